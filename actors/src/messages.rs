@@ -14,11 +14,15 @@ pub use route_checks::{OriginsClaimed, RoutesSuspected};
 use actix::{Message, Recipient};
 use membership::documents::PrivateEndpointError;
 use membership::peer_api::PeerReport;
-use os::process::{ChildEvent, EventListener, ProcessReading};
+use os::{
+    process::{ChildEvent, EventListener, Exits, ProcessKind, ProcessReading},
+    process_usage::ProcessUsage,
+};
 use policies::{
-    names::{Endpoint, Prefix, Slot},
+    names::{Endpoint, Prefix, Role, Slot},
     observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
     orders::{CloseReason, Decision, Order},
+    probe_history::ProbeTotals,
     route_checks::OriginClaim,
     units::Uptime,
     waits::Wait,
@@ -83,6 +87,8 @@ pub struct ProbesRead {
     pub at: Uptime,
     /// One entry for each tunnel.
     pub probes: Vec<ProbeReading>,
+    /// The probes of all tunnels since the prober started, those of closed tunnels included.
+    pub totals: BTreeMap<Role, ProbeTotals>,
 }
 
 /// The source of a report about a peer.
@@ -198,6 +204,8 @@ pub struct TunnelClosed {
     pub slot: Slot,
     /// The prefix of the node at the other end.
     pub peer: Prefix,
+    /// When the close was ordered; the time of the close itself if nobody ordered it.
+    pub decided_at: Uptime,
     /// The reason of the close.
     pub reason: CloseReason,
     /// How long the tunnel was up; zero if it never came up.
@@ -274,14 +282,23 @@ impl EventListener for ChildMailbox {
     }
 }
 
-/// The states of all supervised processes were read.
-#[derive(Clone, Debug, Message)]
+/// The states of all supervised processes were read, and what they use.
+#[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "()")]
 pub struct ProcessesRead {
     /// When the reading was taken.
     pub at: Uptime,
     /// The processes, sorted by name.
     pub processes: Vec<ProcessReading>,
+    /// Number of starts and exits of OpenVPN clients whose tunnel has closed since the daemon started.
+    pub closed_clients: (u64, Exits),
+    /// CPU time and memory of the processes that run, by pid.
+    pub usage: BTreeMap<u32, ProcessUsage>,
+    /// The kind of process and the number of dropped datagrams of each of OpenVPN's UDP sockets, by inode; `None` if they
+    /// could not be read.
+    pub udp_drops: Option<BTreeMap<u64, (ProcessKind, u64)>>,
+    /// The number of dropped messages of each netlink socket of the daemon, by inode; `None` if they could not be read.
+    pub netlink_drops: Option<BTreeMap<u64, u64>>,
 }
 
 /// Something waited for longer than its limit, and was ended.

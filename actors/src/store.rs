@@ -9,7 +9,7 @@ use membership::{documents::DocumentStore, node_names::NodeNames, peer_api::Shar
 use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
-    observation::{Candidate, TunnelReading},
+    observation::{Candidate, Phase, TunnelReading},
     route_checks::{Members, RouteChecks},
     route_view::RouteView,
     units::Uptime,
@@ -216,10 +216,10 @@ impl TunnelTable {
         self.closed_at.is_some_and(|at| now.since(at) < span)
     }
 
-    /// Returns whether any tunnel drains; babeld's tables are then read more often.
-    pub fn has_draining_tunnel(&self) -> bool {
+    /// Returns whether any tunnel drains or closes; babeld's tables are then read more often.
+    pub fn has_draining_or_closing_tunnel(&self) -> bool {
         self.tunnels
             .values()
-            .any(|tunnel| tunnel.phase.is_draining())
+            .any(|tunnel| tunnel.phase.is_draining() || tunnel.phase == Phase::Closing)
     }
 }

@@ -108,6 +108,9 @@ async fn the_document_lists_every_value_that_a_label_can_take() {
         "direction",
         "transport",
         "phase",
+        "kind",
+        "change",
+        "reading",
         "finding",
         "severity",
     ] {

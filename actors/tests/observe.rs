@@ -46,10 +46,33 @@ async fn promtool_accepts_the_metrics_and_the_values_are_those_that_were_sent() 
         r#"warren_tunnel_up{tunnel="wrn1",peer="8/16",role="dialled"} 0"#,
         r#"warren_tunnel_up{tunnel="wrn0",peer="9/16",role="dialled"} 1"#,
         r#"warren_tunnel_nodes_served{tunnel="wrn0",peer="9/16",role="dialled"} 2"#,
-        r#"warren_tunnel_routes{tunnel="wrnt.2",peer="11/16",role="accepted"} 2"#,
         r#"warren_tunnel_rtt_seconds{tunnel="wrn0",peer="9/16",role="dialled"} 0.01"#,
         r#"warren_tunnel_loss_ratio{tunnel="wrn0",peer="9/16",role="dialled"} 0.1"#,
-        r#"warren_tunnel_info{tunnel="wrnt.2",peer="11/16",role="accepted",transport="tcp"} 1"#,
+        r#"warren_tunnel_info{tunnel="wrnt.2",peer="11/16",role="accepted",transport="tcp",peer_name=""} 1"#,
+        r#"warren_tunnel_receive_dropped_total{tunnel="wrn0",peer="9/16",role="dialled"} 10"#,
+        r#"warren_tunnel_transmit_dropped_total{tunnel="wrn0",peer="9/16",role="dialled"} 20"#,
+        r#"warren_tunnel_reconnects_total{tunnel="wrn0",peer="9/16",role="dialled"} 1"#,
+        r#"warren_tunnel_state{tunnel="wrn0",peer="9/16",role="dialled",state="up"} 1"#,
+        r#"warren_traffic_dropped_total{direction="receive",role="dialled"} 10"#,
+        r#"warren_probes_sent_total{role="dialled"} 50"#,
+        r#"warren_probes_lost_total{role="dialled"} 2"#,
+        r#"warren_probes_lost_total{role="accepted"} 0"#,
+        r#"warren_probe_rtt_seconds_bucket{role="dialled",le="0.005"} 0"#,
+        r#"warren_probe_rtt_seconds_bucket{role="dialled",le="0.025"} 1"#,
+        r#"warren_probe_rtt_seconds_sum{role="dialled"} 0.02"#,
+        r#"warren_tunnel_setup_seconds_bucket{role="dialled",le="2.5"} 1"#,
+        r#"warren_tunnel_setup_seconds_count{role="dialled"} 1"#,
+        r#"warren_route_changes_total{change="gained"} 3"#,
+        "warren_heal_seconds_count 0",
+        r#"warren_process_starts_total{process="client"} 2"#,
+        r#"warren_process_exits_total{process="client",kind="unexpected"} 1"#,
+        r#"warren_process_exits_total{process="babeld",kind="ordered"} 0"#,
+        r#"warren_process_cpu_seconds_total{process="babeld"} 1.5"#,
+        r#"warren_process_resident_memory_bytes{process="babeld"} 4096"#,
+        r#"warren_openvpn_receive_dropped_total{process="client"} 12"#,
+        r#"warren_openvpn_receive_dropped_total{process="server-udp"} 0"#,
+        "warren_netlink_dropped_total 3",
+        "warren_clock_offset_seconds -2",
         r#"warren_traffic_bytes_total{direction="transmit",role="dialled"} 200000"#,
         r#"warren_decisions_total{order="open",reason="bootstrap"} 1"#,
         r#"warren_decisions_total{order="close",reason="revoked"} 0"#,
@@ -102,6 +125,7 @@ async fn the_node_stays_healthy_but_is_not_ready_when_babeld_does_not_answer() {
     let node = Node::start().await;
     assert_eq!(node.get("/healthz").await.0, 200);
     assert_eq!(node.get("/readyz").await.0, 200);
+    let (_, before) = node.get("/metrics").await;
     node.telemetry.do_send(RoutesRead {
         at: node.clock.now(),
         table: None,
@@ -113,6 +137,21 @@ async fn the_node_stays_healthy_but_is_not_ready_when_babeld_does_not_answer() {
     })
     .await;
     assert_eq!(node.get("/healthz").await.0, 200);
+    let (_, text) = node.get("/metrics").await;
+    let read_at = |text: &str| {
+        let mut lines = text.lines();
+        let line = "warren_reading_timestamp_seconds{reading=\"routes\"}";
+        lines.find(|seen| seen.starts_with(line)).map(str::to_owned)
+    };
+    for line in [
+        "warren_babel_up 0",
+        "warren_nodes_reachable 3",
+        "warren_routes 4",
+    ] {
+        assert!(text.lines().any(|seen| seen == line), "{line}: {text}");
+    }
+    assert!(read_at(&text).is_some());
+    assert_eq!(read_at(&text), read_at(&before), "the age must grow");
 }
 
 #[actix::test]
@@ -137,7 +176,7 @@ async fn a_restarted_telemetry_continues_counting() {
         (count() == Some(2)).then_some(())
     })
     .await;
-    assert_eq!(node.published.load().log.len(), 4);
+    assert_eq!(node.published.load().log.len(), 5);
 }
 
 /// Fetches a document from the control socket.
@@ -232,9 +271,10 @@ async fn the_control_socket_serves_the_values_that_were_sent() {
     };
     let expected = [
         (1, "closed", "8/16"),
-        (2, "open", "9/16"),
-        (3, "drain", "9/16"),
-        (4, "close", "9/16"),
+        (2, "reconnected", "9/16"),
+        (3, "open", "9/16"),
+        (4, "drain", "9/16"),
+        (5, "close", "9/16"),
     ];
     let expected =
         expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));

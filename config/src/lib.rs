@@ -60,8 +60,8 @@ pub struct Settings {
     pub upnp: bool,
     /// Which private addresses are announced and dialled as endpoints.
     pub private_endpoints: PrivateEndpointUse,
-    /// The address of the metrics endpoint.
-    pub metrics: Metrics,
+    /// The addresses at which metrics are served; none if they are turned off.
+    pub metrics: Vec<MetricsAddress>,
     /// The filter of log lines: a level, or `target=level` joined by commas.
     pub log: String,
 }
@@ -127,15 +127,15 @@ pub enum ChildUser {
     Id(u32),
 }
 
-/// The address of the metrics endpoint.
+/// An address at which metrics are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metrics {
+pub enum MetricsAddress {
     /// HTTP on TCP.
     Tcp(SocketAddr),
+    /// HTTP on this TCP port of the node's own address in the network.
+    Overlay(u16),
     /// HTTP on a Unix socket.
     Unix(PathBuf),
-    /// Metrics are not served.
-    Off,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod values;
 
 use crate::{
-    ChildUser, Complaint, ConfigError, Metrics, Settings, Transit,
+    ChildUser, Complaint, ConfigError, MetricsAddress, Settings, Transit,
     keys::KEYS,
     lines::{Step, last_line_of_key},
     sources::{LIMIT, Source, drop_ins, merge, place_of, read_bytes},
@@ -256,8 +256,7 @@ const USERS: &str = "users, such as { openvpn: warren-openvpn, babeld: warren-ba
 const USER: &str = "a user's name, or its number from 1 to 4294967294; root is no choice";
 const ENDPOINTS: &str = "a list of addresses that others can dial, such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"]";
 const INTERFACES: &str = "a list of names of links, such as [eth0]; wrn… are our own";
-const METRICS_RIGHT: &str =
-    "ADDRESS:PORT, such as 127.0.0.1:9197, the absolute path of a unix socket, or off";
+const METRICS_RIGHT: &str = "ADDRESS:PORT, such as 127.0.0.1:9197, overlay:PORT, the absolute path of a unix socket, a list of these, or off";
 const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 const LOG_RIGHT: &str =
     "a level (error, warn, info, debug, trace) or a filter, such as info,actors=debug";

@@ -60,7 +60,8 @@ upnp: auto
 # true (always), false (only if the network's parameter says so).
 private-endpoints: auto
 
-# Where metrics are served: ADDRESS:PORT, the absolute path of a unix socket, or off.
+# Where metrics are served: ADDRESS:PORT, overlay:PORT (this node's address in the network, for its members), the absolute
+# path of a unix socket, or off; several as a list.
 metrics: {METRICS}
 
 # Which log lines are written: error, warn, info, debug, trace, or a filter such as info,actors=debug.

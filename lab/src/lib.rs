@@ -27,6 +27,7 @@
 //! | follow the planners' decisions | [`closing_monitor`] |
 //! | check that a host is as it was before | [`host_snapshot`] |
 //! | let the router in front of a node misbehave | [`scripted_gateway`] |
+//! | let a real Prometheus scrape the nodes and the registry | [`prometheus`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
@@ -56,6 +57,7 @@ pub mod pinger;
 pub mod proc_files;
 pub mod process;
 pub mod progress;
+pub mod prometheus;
 pub mod raw_openvpn;
 pub mod registry_connection;
 pub mod scripted_gateway;

@@ -13,6 +13,7 @@
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
 //! | find whether the host has a route to an address | [`route_check`] |
+//! | read what processes use, and how many packets their sockets dropped | [`process_usage`], [`socket_drops`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
 //! | return freed memory to the kernel | [`memory`] |
@@ -25,5 +26,7 @@ pub mod kernel;
 pub mod memory;
 pub mod path_mtu;
 pub mod process;
+pub mod process_usage;
 pub mod randomness;
 pub mod route_check;
+pub mod socket_drops;

@@ -8,6 +8,7 @@ pub mod attempts;
 pub mod dial;
 pub mod document_intake;
 pub mod gain;
+pub mod histogram;
 pub mod life;
 pub mod link_cost;
 pub mod names;

@@ -21,6 +21,10 @@ pub struct LinkCounters {
     pub rx_packets: u64,
     /// Number of frames sent.
     pub tx_packets: u64,
+    /// Number of received frames that the kernel dropped.
+    pub rx_dropped: u64,
+    /// Number of frames that were to be sent and that the kernel dropped, such as when OpenVPN did not read its TAP in time.
+    pub tx_dropped: u64,
 }
 
 impl LinkCounters {
@@ -32,6 +36,8 @@ impl LinkCounters {
             tx_bytes: self.tx_bytes.checked_sub(earlier.tx_bytes)?,
             rx_packets: self.rx_packets.checked_sub(earlier.rx_packets)?,
             tx_packets: self.tx_packets.checked_sub(earlier.tx_packets)?,
+            rx_dropped: self.rx_dropped.checked_sub(earlier.rx_dropped)?,
+            tx_dropped: self.tx_dropped.checked_sub(earlier.tx_dropped)?,
         })
     }
 }
@@ -313,6 +319,7 @@ mod tests {
             tx_bytes: 7,
             rx_packets: 2,
             tx_packets,
+            ..LinkCounters::default()
         };
         let grown = LinkCounters {
             rx_bytes: 30,

@@ -13,7 +13,7 @@ use crate::{
     names::Slot,
     observation::{LinkCounters, ProbeCounts, ProbeReading},
     path_mtu::FullSize,
-    probe_history::ProbeHistory,
+    probe_history::{ProbeHistory, ProbeTotals},
     units::Uptime,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -264,6 +264,7 @@ impl Probing {
             }
             self.answered_until = self.answered_until.max(sent);
             let rtt = now.since(sent);
+            self.history.count_rtt(rtt);
             // RFC 6298, 2.2 and 2.3.
             (self.rtt, self.jitter) = match self.rtt {
                 None => (Some(rtt), rtt / 2),
@@ -332,6 +333,21 @@ impl Probing {
             tx_frames: self.tx_frames,
             full_size: FullSize::Unknown,
         }
+    }
+
+    /// All probes since the tunnel came up.
+    pub fn totals(&self) -> &ProbeTotals {
+        self.history.totals()
+    }
+
+    /// All probes of a tunnel that has closed: those whose answer is overdue count as lost.
+    pub fn into_totals(mut self, now: Uptime) -> ProbeTotals {
+        let timeout = self.timeout();
+        let is_overdue = |(_, sent): &&(Seq, Uptime)| now.since(*sent) >= timeout;
+        let overdue = self.outstanding.iter().filter(is_overdue).count();
+        self.history
+            .count(now, 0, u32::try_from(overdue).unwrap_or(u32::MAX));
+        self.history.totals().clone()
     }
 
     /// The time after which an answer counts as missed.

@@ -1,6 +1,10 @@
-//! Counts probes over the last minute and the last ten minutes.
+//! Counts the probes of one tunnel: over the last minute, over the last ten minutes, and all of them.
 
-use crate::{observation::ProbeCounts, units::Uptime};
+use crate::{
+    histogram::{Histogram, RTT_BOUNDS},
+    observation::ProbeCounts,
+    units::Uptime,
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Loss is judged over this span, less up to a step: ten minutes hold 33 to 40 probes of an idle tunnel.
@@ -10,11 +14,42 @@ const SHORT_SPAN: Duration = Duration::from_secs(60);
 /// Steps that a span is divided into; the oldest is dropped as a whole.
 const STEPS: u8 = 6;
 
-/// The counts of probes over both spans.
+/// All probes of one tunnel, or of many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeTotals {
+    /// Number of probes sent.
+    pub sent: u64,
+    /// Number of these that were not answered in time.
+    pub lost: u64,
+    /// The round trips of those that were answered.
+    pub rtt: Histogram,
+}
+
+impl Default for ProbeTotals {
+    fn default() -> Self {
+        Self {
+            sent: 0,
+            lost: 0,
+            rtt: Histogram::new(RTT_BOUNDS),
+        }
+    }
+}
+
+impl ProbeTotals {
+    /// Adds the probes of other tunnels.
+    pub fn add(&mut self, other: &Self) {
+        self.sent = self.sent.saturating_add(other.sent);
+        self.lost = self.lost.saturating_add(other.lost);
+        self.rtt.add(&other.rtt);
+    }
+}
+
+/// The counts of probes over both spans, and since the tunnel came up.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeHistory {
     minute: SlidingCount,
     ten_minutes: SlidingCount,
+    totals: ProbeTotals,
 }
 
 impl Default for ProbeHistory {
@@ -22,6 +57,7 @@ impl Default for ProbeHistory {
         Self {
             minute: SlidingCount::new(SHORT_SPAN),
             ten_minutes: SlidingCount::new(LOSS_SPAN),
+            totals: ProbeTotals::default(),
         }
     }
 }
@@ -31,6 +67,18 @@ impl ProbeHistory {
     pub(crate) fn count(&mut self, now: Uptime, sent: u32, lost: u32) {
         self.minute.count(now, sent, lost);
         self.ten_minutes.count(now, sent, lost);
+        self.totals.sent = self.totals.sent.saturating_add(u64::from(sent));
+        self.totals.lost = self.totals.lost.saturating_add(u64::from(lost));
+    }
+
+    /// Counts the round trip of a probe that was answered.
+    pub(crate) fn count_rtt(&mut self, rtt: Duration) {
+        self.totals.rtt.observe(rtt);
+    }
+
+    /// The counts since the tunnel came up.
+    pub(crate) fn totals(&self) -> &ProbeTotals {
+        &self.totals
     }
 
     /// The counts of the last minute.

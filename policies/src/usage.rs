@@ -223,6 +223,7 @@ mod tests {
             tx_packets: packets,
             rx_bytes: bytes,
             tx_bytes: bytes,
+            ..LinkCounters::default()
         }
     }
 

@@ -296,6 +296,7 @@ impl Tape {
                 tx_bytes,
                 rx_packets,
                 tx_packets,
+                ..LinkCounters::default()
             },
         })
     }

@@ -17,6 +17,7 @@ use actors::{
             keeper::{Keeper, LeaseSettings},
             ledger::FileLedger,
         },
+        process_monitor::OpenvpnSockets,
         registry_client::RegistrySettings,
     },
     store::Store,
@@ -34,7 +35,7 @@ use os::{
     route_check::has_route,
 };
 use policies::{
-    names::{Role, Slot},
+    names::{Role, Slot, Transport},
     probe::ProbePace,
 };
 use std::{net::SocketAddrV6, rc::Rc};
@@ -153,6 +154,16 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
         max_dialling_slots: host.max_dialling_slots(),
         max_accepted: host.max_accepted,
         children: paths.run().join("child"),
+    }
+}
+
+pub(crate) fn openvpn_sockets(environment: &Environment<'_>) -> OpenvpnSockets {
+    let host = environment.host;
+    let mut servers = host.servers.iter();
+    let server = servers.find(|(transport, _)| *transport == Transport::Udp);
+    OpenvpnSockets {
+        uid: host.openvpn_rights.uid,
+        server_port: server.map(|(_, port)| *port),
     }
 }
 

@@ -7,70 +7,95 @@ use actors::sinks::{
     exporter::{self, ExporterError, Listen},
     telemetry::Published,
 };
-use config::{Metrics, paths::Paths};
+use config::{MetricsAddress, paths::Paths};
 use os::clock::Clock;
+use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
 /// Requests to reload the configuration that wait while one is carried out.
 const MAX_WAITING_RELOADS: usize = 4;
 
-/// The server of metrics, whose address can be changed.
+/// The servers of metrics, whose addresses can be changed.
 pub(crate) struct MetricsServer {
     clock: Clock,
     published: Published,
-    address: Metrics,
-    /// The running server; `None` if metrics are turned off or could not be served.
-    handle: Option<ServerHandle>,
+    addresses: Vec<MetricsAddress>,
+    /// The running servers; those whose address cannot be used are missing.
+    handles: Vec<ServerHandle>,
 }
 
 impl MetricsServer {
-    /// Serves metrics at this address.
-    pub(crate) fn start(address: &Metrics, clock: &Clock, published: &Published) -> Self {
+    /// Serves metrics at these addresses. One that cannot be used is logged, and the others are served.
+    pub(crate) fn start(
+        addresses: &[MetricsAddress],
+        clock: &Clock,
+        published: &Published,
+    ) -> Self {
         let mut server = Self {
             clock: clock.clone(),
             published: published.clone(),
-            address: address.clone(),
-            handle: None,
+            addresses: addresses.to_vec(),
+            handles: Vec::new(),
         };
-        if let Err(error) = server.serve() {
-            tracing::error!(error = %Chain(&error), "metrics are not served");
-        }
+        server.serve_all();
         server
     }
 
-    fn serve(&mut self) -> Result<(), ExporterError> {
-        let listen = match &self.address {
-            Metrics::Tcp(address) => Listen::Tcp(*address),
-            Metrics::Unix(path) => Listen::Unix(path.clone()),
-            Metrics::Off => return Ok(()),
+    /// Serves at all addresses; returns the error of the last one that cannot be used.
+    fn serve_all(&mut self) -> Option<ExporterError> {
+        let mut last_error = None;
+        for address in self.addresses.clone() {
+            if let Err(error) = self.serve(&address) {
+                tracing::error!(error = %Chain(&error), "metrics are not served at one of their addresses");
+                last_error = Some(error);
+            }
+        }
+        last_error
+    }
+
+    fn serve(&mut self, address: &MetricsAddress) -> Result<(), ExporterError> {
+        let identity = self.published.load().identity.clone();
+        let listen = match address {
+            MetricsAddress::Tcp(address) => Listen::Tcp(*address),
+            MetricsAddress::Unix(path) => Listen::Unix(path.clone()),
+            MetricsAddress::Overlay(port) => {
+                let own = identity.network.node_address(identity.prefix);
+                Listen::Tcp(SocketAddr::new(own.into(), *port))
+            }
         };
         let server = exporter::serve(&listen, self.clock.clone(), self.published.clone())?;
-        self.handle = Some(server.handle());
+        self.handles.push(server.handle());
         actix_rt::spawn(server);
         Ok(())
     }
 
-    /// Serves metrics at another address. The old server is stopped first, because the addresses may overlap.
-    ///
-    /// # Errors
-    /// The new address cannot be used; metrics are served at the old one again.
-    pub(crate) async fn move_to(&mut self, address: &Metrics) -> Result<(), ExporterError> {
-        if self.address == *address {
-            return Ok(());
-        }
-        if let Some(handle) = self.handle.take() {
+    async fn stop(&mut self) {
+        for handle in self.handles.drain(..) {
             handle.stop(false).await;
         }
-        let old = std::mem::replace(&mut self.address, address.clone());
-        let served = self.serve();
-        if served.is_err() {
-            self.address = old;
-            if let Err(error) = self.serve() {
-                tracing::error!(error = %Chain(&error), "metrics are no longer served");
-            }
+    }
+
+    /// Serves metrics at other addresses. The old servers are stopped first, because the addresses may overlap.
+    ///
+    /// # Errors
+    /// A new address cannot be used; metrics are served at the old ones again.
+    pub(crate) async fn move_to(
+        &mut self,
+        addresses: &[MetricsAddress],
+    ) -> Result<(), ExporterError> {
+        if self.addresses == addresses {
+            return Ok(());
         }
-        served
+        self.stop().await;
+        let old = std::mem::replace(&mut self.addresses, addresses.to_vec());
+        let Some(error) = self.serve_all() else {
+            return Ok(());
+        };
+        self.stop().await;
+        self.addresses = old;
+        self.serve_all();
+        Err(error)
     }
 }
 

@@ -168,6 +168,7 @@ mod tests {
             pid: None,
             ready,
             starts: 1,
+            exits: Default::default(),
             stale: false,
             failure: failure.map(str::to_owned),
         }

@@ -381,6 +381,7 @@ impl<'a> Wiring<'a> {
             store: self.store.clone(),
             babeld: self.babeld_process.clone(),
             connections: self.connections.clone(),
+            sockets: settings_of::openvpn_sockets(self.environment),
             reader: to(&self.telemetry),
         };
         self.guard("process_monitor", deps, ProcessMonitor::new);

@@ -34,7 +34,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "policies",
         ],
     ),
-    ("registry", &["files", "local-http", "wire", "policies"]),
+    (
+        "registry",
+        &["os", "files", "local-http", "wire", "policies"],
+    ),
     (
         "warren",
         &[

@@ -2,7 +2,7 @@
 //!
 //! Each call is one HTTP request without a body. This file knows the error document of `wire::control`, and not what the other documents mean.
 
-use config::Metrics;
+use config::MetricsAddress;
 use local_http::{Answer, Endpoint, Limits, RequestError};
 use std::{
     path::{Path, PathBuf},
@@ -105,11 +105,14 @@ fn call(socket: &Path, method: &str, path: &str) -> Result<String, ControlError>
 }
 
 /// Returns the daemon's metrics, as a scrape gets them, or a sentence that says why there are none.
-pub(crate) fn scrape(metrics: &Metrics) -> String {
-    let endpoint = match metrics {
-        Metrics::Tcp(address) => Endpoint::Tcp(*address),
-        Metrics::Unix(socket) => Endpoint::Unix(socket),
-        Metrics::Off => return "metrics are off".to_owned(),
+pub(crate) fn scrape(addresses: &[MetricsAddress]) -> String {
+    let on_host = |address| match address {
+        &MetricsAddress::Tcp(address) => Some(Endpoint::Tcp(address)),
+        MetricsAddress::Unix(socket) => Some(Endpoint::Unix(socket)),
+        MetricsAddress::Overlay(_) => None,
+    };
+    let Some(endpoint) = addresses.iter().find_map(on_host) else {
+        return "metrics are off, or served in the network only".to_owned();
     };
     match local_http::send(endpoint, "GET", "/metrics", None, LIMITS) {
         Ok(answer) => answer.body,

@@ -317,6 +317,7 @@ fn run(args: &Run) -> ExitCode {
             },
             no_limits: args.no_limits,
             clock: registry::clock::system_clock(),
+            revision: env!("WARREN_REVISION"),
         };
         let running = server::start(&paths, &serving)?;
         let line = format!("registry listens on {}", running.address());

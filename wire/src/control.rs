@@ -253,7 +253,7 @@ pub struct DecisionEntry {
     /// The time of the decision.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `open`, `drain`, `undrain` or `close`.
+    /// `open`, `drain`, `undrain` or `close`; `closed` for a tunnel that has closed, `reconnected` for one that came up again.
     pub order: String,
     /// The slot that the order concerns.
     pub slot: String,

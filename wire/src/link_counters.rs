@@ -1,6 +1,6 @@
 //! Encodes the request for the counters of all links, and decodes the kernel's answer (`RTM_GETSTATS`).
 //!
-//! This is done without a library, since it runs twice a second: one request of 28 bytes, and the first 32 bytes of each
+//! This is done without a library, since it runs twice a second: one request of 28 bytes, and the first 64 bytes of each
 //! entry. linux/netlink.h and linux/if_link.h define the formats.
 
 use policies::observation::LinkCounters;
@@ -92,6 +92,9 @@ fn decode_entry(message: &[u8]) -> Option<(u32, LinkCounters)> {
                 tx_packets: u64_at(value, 8)?,
                 rx_bytes: u64_at(value, 16)?,
                 tx_bytes: u64_at(value, 24)?,
+                // Between them are the numbers of errors.
+                rx_dropped: u64_at(value, 48)?,
+                tx_dropped: u64_at(value, 56)?,
             };
             return Some((index, link));
         }
@@ -155,6 +158,21 @@ mod tests {
             is_complete.ok().map(|is_complete| (seen, is_complete)),
             expected
         );
+    }
+
+    #[test]
+    fn each_counter_is_read_from_its_place() {
+        let counters = std::array::from_fn(|place| u64::try_from(place).unwrap());
+        let entry = message(RTM_NEWSTATS, 7, 3, counters);
+        let expected = LinkCounters {
+            rx_packets: 0,
+            tx_packets: 1,
+            rx_bytes: 2,
+            tx_bytes: 3,
+            rx_dropped: 6,
+            tx_dropped: 7,
+        };
+        assert_eq!(decode_entry(&entry), Some((3, expected)));
     }
 
     fn counters(rx_bytes: u64) -> [u64; 25] {

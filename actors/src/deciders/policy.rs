@@ -429,6 +429,7 @@ mod tests {
             .send(ProbesRead {
                 at,
                 probes: Vec::new(),
+                totals: Default::default(),
             })
             .await
             .unwrap();

@@ -25,10 +25,11 @@ use os::{
     kernel::link_index,
 };
 use policies::{
-    names::{Prefix, Slot},
+    names::{Prefix, Role, Slot},
     observation::{LinkReading, Phase, ProbeReading},
     orders::{CloseReason, Order},
     probe::{Liveness, ProbePace, Probing, Seq, SuspicionLimit},
+    probe_history::ProbeTotals,
     units::Uptime,
 };
 use sending::*;
@@ -71,6 +72,8 @@ pub struct Prober {
     readers: Vec<Recipient<ProbesRead>>,
     sockets: Option<Sockets>,
     tunnels: BTreeMap<Slot, Tunnel>,
+    /// The probes of tunnels that have closed.
+    closed: BTreeMap<Role, ProbeTotals>,
     suspicion_limit: SuspicionLimit,
     reported_at: Option<Uptime>,
     timer: Option<SpawnHandle>,
@@ -101,6 +104,7 @@ impl Prober {
             readers,
             sockets: None,
             tunnels,
+            closed: BTreeMap::new(),
             suspicion_limit,
             reported_at: None,
             timer: None,
@@ -125,13 +129,15 @@ impl Prober {
     fn update_tunnels(&mut self, links: &[LinkReading], now: Uptime) {
         let is_up =
             |link: &&LinkReading| matches!(link.tunnel.phase, Phase::Up | Phase::Draining { .. });
-        let mut tunnels = BTreeMap::new();
+        let (mut tunnels, mut closed) = (BTreeMap::new(), Vec::new());
         for link in links.iter().filter(is_up) {
-            let known = self.tunnels.remove(&link.tunnel.slot);
-            let same = known.filter(|known| {
-                known.peer == link.tunnel.peer && known.up_since == link.tunnel.up_since
-            });
-            let mut tunnel = same.unwrap_or_else(|| Tunnel::new(link, &self.settings, now));
+            let mut tunnel = match self.tunnels.remove(&link.tunnel.slot) {
+                Some(known) if known.is_of(&link.tunnel) => known,
+                earlier => {
+                    closed.extend(earlier);
+                    Tunnel::new(link, &self.settings, now)
+                }
+            };
             tunnel.probing.on_counters(link.counters, now);
             tunnel.set_endpoint(link.tunnel.endpoint, now);
             if link.tunnel.phase.is_draining() {
@@ -139,7 +145,11 @@ impl Prober {
             }
             tunnels.insert(link.tunnel.slot, tunnel);
         }
-        self.tunnels = tunnels;
+        closed.extend(std::mem::replace(&mut self.tunnels, tunnels).into_values());
+        for tunnel in closed {
+            let (role, totals) = tunnel.into_totals(now);
+            self.closed.entry(role).or_default().add(&totals);
+        }
     }
 
     /// Judges and probes all tunnels, sends a reading if it is due, and sets the timer for the next tick.
@@ -215,10 +225,20 @@ impl Prober {
         let reading = ProbesRead {
             at: now,
             probes: readings.collect(),
+            totals: self.probe_totals(),
         };
         self.readers
             .iter()
             .for_each(|reader| offer(reader, reading.clone()));
+    }
+
+    /// Returns the probes of all tunnels, closed ones included.
+    fn probe_totals(&self) -> BTreeMap<Role, ProbeTotals> {
+        let mut totals = self.closed.clone();
+        for (role, more) in self.tunnels.values().map(Tunnel::totals) {
+            totals.entry(role).or_default().add(more);
+        }
+        totals
     }
 
     /// Sets a timer for the next tick, if one is due before the sampler's next reading, which causes a tick anyway.

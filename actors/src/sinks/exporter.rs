@@ -1,11 +1,13 @@
 //! Serves the newest snapshot as Prometheus metrics, and reports whether the node is healthy and
 //! ready.
 //!
-//! It answers `GET /metrics` (text format 0.0.4), `/healthz` and `/readyz`, on TCP or on a Unix socket. A
+//! It answers GET and HEAD of `/metrics` (text format 0.0.4), `/healthz`, `/readyz`, and of `/`, which links to them, on
+//! TCP or on a Unix socket. A
 //! scrape reads the published snapshot, without a message to any actor.
 
+mod event_samples;
 mod families;
-mod process;
+mod protocol;
 mod samples;
 
 pub use families::{FAMILIES, Family, Kind};
@@ -16,20 +18,20 @@ use crate::sinks::{health, telemetry::Published};
 use actix_http::HttpService;
 use actix_service::{ServiceFactory, map_config};
 use actix_web::{
-    App, HttpResponse, HttpServer,
+    App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder,
     body::MessageBody,
     dev::{AppConfig, Server, ServiceRequest, ServiceResponse},
     http::header::ContentType,
     middleware, web,
 };
 use families::MAX_HEALTHY_AGE;
-use os::clock::Clock;
+use os::{clock::Clock, process_usage::OwnUsage};
 use prometheus::{
     Registry, TextEncoder,
     core::{Collector, Desc},
     proto,
 };
-use samples::{Sample, Source};
+use samples::Source;
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use wire::errors::Chain;
 
@@ -145,9 +147,22 @@ fn build_app(
         .app_data(web::Data::new(published))
         .app_data(web::Data::new(clock))
         .wrap(middleware::Compress::default())
-        .route("/metrics", web::get().to(metrics))
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz))
+        .service(page("/", index))
+        .service(page("/metrics", metrics))
+        .service(page("/healthz", healthz))
+        .service(page("/readyz", readyz))
+}
+
+/// Returns a resource that answers GET and HEAD.
+fn page<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args> + Copy,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler))
+        .route(web::head().to(handler))
 }
 
 /// Builds a Prometheus registry with all metrics of the published snapshot.
@@ -188,7 +203,7 @@ impl Collector for SnapshotCollector {
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let node = self.published.load();
-        let process = process::Process::read().inspect_err(
+        let process = OwnUsage::read().inspect_err(
             |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process figures from /proc"),
         );
         let source = Source {
@@ -198,49 +213,29 @@ impl Collector for SnapshotCollector {
         };
         FAMILIES
             .iter()
-            .filter_map(|family| metric_family(family, (family.read)(&source)))
+            .filter_map(|family| protocol::metric_family(family, &source))
             .collect()
     }
 }
 
-/// Converts the samples of one metric; returns `None` if there are none, since the text format has no empty
-/// families.
-fn metric_family(family: &Family, samples: Vec<Sample>) -> Option<proto::MetricFamily> {
-    if samples.is_empty() {
-        return None;
-    }
-    let metric = |(values, number): Sample| {
-        let pair = |(name, value): (&&str, String)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(value);
-            pair
-        };
-        let mut metric =
-            proto::Metric::from_label(family.labels.iter().zip(values).map(pair).collect());
-        match family.kind {
-            Kind::Counter => {
-                let mut counter = proto::Counter::default();
-                counter.set_value(number);
-                metric.set_counter(counter);
-            }
-            Kind::Gauge => {
-                let mut gauge = proto::Gauge::default();
-                gauge.set_value(number);
-                metric.set_gauge(gauge);
-            }
-        }
-        metric
-    };
-    let mut out = proto::MetricFamily::default();
-    out.set_name(family.name.to_owned());
-    out.set_help(family.help.to_owned());
-    out.set_field_type(match family.kind {
-        Kind::Counter => proto::MetricType::COUNTER,
-        Kind::Gauge => proto::MetricType::GAUGE,
-    });
-    out.set_metric(samples.into_iter().map(metric).collect());
-    Some(out)
+/// Links to the other pages, and says whose they are.
+async fn index(published: web::Data<Published>) -> HttpResponse {
+    let node = published.load();
+    let prefix = node.identity.prefix;
+    let name = node.names.describe(prefix);
+    // Names are DNS labels, so nothing in them is markup.
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>warren {name}</title></head>\
+         <body><h1>warren {version}, node {name}</h1><ul>\
+         <li><a href=\"/metrics\">metrics</a></li>\
+         <li><a href=\"/healthz\">healthz</a>: whether the daemon publishes figures</li>\
+         <li><a href=\"/readyz\">readyz</a>: whether the node does its work, or what keeps it from that</li>\
+         </ul></body></html>\n",
+        version = node.identity.software,
+    );
+    HttpResponse::Ok()
+        .content_type(ContentType::html())
+        .body(page)
 }
 
 async fn metrics(registry: web::Data<Registry>) -> HttpResponse {

@@ -4,14 +4,18 @@
 //! control socket read without sending a message. It decides nothing and sends nothing. No other code counts
 //! events.
 
+mod children;
 mod counts;
 mod readings;
 mod records;
+mod route_history;
 mod snapshot;
 mod traffic;
 
+pub use children::{ChildTotals, Children};
 pub use counts::{Counts, DrainOutcome, ROLES};
-pub use snapshot::{Entry, NodeDescription, RegistryContact, STALE, Served, Snapshot};
+pub use route_history::{RouteChange, RouteHistory};
+pub use snapshot::{Entry, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{

@@ -43,8 +43,8 @@ use wire::{
     registry::DocumentKind,
 };
 
-/// Interval at which the state of the process is checked, and the tables are read while babeld starts, while a tunnel drains,
-/// for [`LOSS_SPAN`] after one closed, or after a packet with a false route.
+/// Interval at which the state of the process is checked, and the tables are read while babeld starts, while a tunnel drains
+/// or closes, for [`LOSS_SPAN`] after one closed, or after a packet with a false route.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ticks between two readings of the tables: 2 s.
@@ -263,7 +263,7 @@ impl Babeld {
         let now = self.clock.now();
         let is_changing = self.is_suspicious(now) || {
             let table = self.table.borrow();
-            table.has_draining_tunnel() || table.has_closed_within(LOSS_SPAN, now)
+            table.has_draining_or_closing_tunnel() || table.has_closed_within(LOSS_SPAN, now)
         };
         let interval_ticks = match state {
             Some(State::Starting { .. }) => 1,

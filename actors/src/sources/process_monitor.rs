@@ -1,4 +1,4 @@
-//! Periodically reports the state of the child processes.
+//! Periodically reports the state of the child processes, what they use, and how many packets their sockets dropped.
 
 use crate::{
     effects::tunnels::Connections,
@@ -7,10 +7,25 @@ use crate::{
     store::Store,
 };
 use actix::{Actor, AsyncContext, Context, Recipient};
-use std::time::Duration;
+use os::{
+    process::{ProcessKind, ProcessReading},
+    process_usage::ProcessUsage,
+    socket_drops::{UdpSocket, own_netlink_drops, udp_sockets},
+};
+use policies::names::Transport;
+use std::{collections::BTreeMap, io, time::Duration};
 
 /// Interval between two readings.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How the sockets of OpenVPN are recognised.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenvpnSockets {
+    /// The user of all OpenVPN processes, and of no other process.
+    pub uid: u32,
+    /// The UDP port of the server; `None` if there is no such server.
+    pub server_port: Option<u16>,
+}
 
 /// The dependencies of the process monitor.
 #[derive(Clone)]
@@ -21,6 +36,8 @@ pub struct ProcessMonitorDeps {
     pub babeld: BabeldProcess,
     /// The processes of OpenVPN.
     pub connections: Connections,
+    /// The sockets of OpenVPN.
+    pub sockets: OpenvpnSockets,
     /// The receiver of each reading.
     pub reader: Recipient<ProcessesRead>,
 }
@@ -37,11 +54,51 @@ impl ProcessMonitor {
     }
 
     fn report(&self) {
-        let mut processes = self.deps.connections.readings();
-        processes.splice(0..0, self.deps.babeld.reading());
-        let at = self.deps.store.clock.now();
-        offer(&self.deps.reader, ProcessesRead { at, processes });
+        let ProcessMonitorDeps {
+            store,
+            babeld,
+            connections,
+            sockets,
+            reader,
+        } = &self.deps;
+        let mut processes = connections.readings();
+        processes.splice(0..0, babeld.reading());
+        let reading = ProcessesRead {
+            at: store.clock.now(),
+            usage: usage_of(&processes),
+            processes,
+            closed_clients: connections.closed_clients(),
+            udp_drops: read_or_log("UDP sockets", udp_sockets(sockets.uid))
+                .map(|all| by_inode(&all, sockets.server_port)),
+            netlink_drops: read_or_log("netlink sockets", own_netlink_drops()),
+        };
+        offer(reader, reading);
     }
+}
+
+/// Reads what each process uses; one that has just exited is left out.
+fn usage_of(processes: &[ProcessReading]) -> BTreeMap<u32, ProcessUsage> {
+    let usage = |process: &ProcessReading| {
+        let pid = process.pid?;
+        Some((pid, ProcessUsage::of(pid).ok()?))
+    };
+    processes.iter().filter_map(usage).collect()
+}
+
+fn by_inode(sockets: &[UdpSocket], server_port: Option<u16>) -> BTreeMap<u64, (ProcessKind, u64)> {
+    let entry = |socket: &UdpSocket| {
+        let kind = match Some(socket.port) == server_port {
+            true => ProcessKind::Server(Transport::Udp),
+            false => ProcessKind::Client,
+        };
+        (socket.inode, (kind, socket.dropped))
+    };
+    sockets.iter().map(entry).collect()
+}
+
+fn read_or_log<T>(what: &str, read: io::Result<T>) -> Option<T> {
+    read.inspect_err(|error| tracing::debug!(%error, "cannot read the drops of {what} from /proc"))
+        .ok()
 }
 
 impl Actor for ProcessMonitor {

@@ -51,8 +51,17 @@ pub async fn wait_until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
     panic!("no {what} within 30 s");
 }
 
-pub async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
+pub async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
+    ask(stream, "GET", path).await
+}
+
+/// Sends a request; returns status and body.
+pub async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+) -> (u16, String) {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -46,6 +46,7 @@ impl LinkCounterReader for ProcLinks {
                     tx_bytes,
                     rx_packets,
                     tx_packets,
+                    ..LinkCounters::default()
                 },
             ))
         };

@@ -1,5 +1,7 @@
 //! The messages of a made-up node to telemetry: a fact or a reading of every kind.
 
+#![allow(dead_code, reason = "each test uses a part of this")]
+
 use actix::Addr;
 use actors::{
     messages::{
@@ -11,15 +13,19 @@ use actors::{
     sinks::telemetry::{NodeDescription, Telemetry},
 };
 use membership::documents::PrivateEndpointError;
-use os::process::ProcessReading;
+use os::{
+    process::{Exits, ProcessKind, ProcessReading},
+    process_usage::ProcessUsage,
+};
 use policies::{
-    names::{Endpoint, Prefix, Slot, Transport},
+    names::{Endpoint, Prefix, Role, Slot, Transport},
     observation::{
         BabelTable, Candidate, LinkCounters, LinkReading, Neighbour, Phase, ProbeCounts,
         ProbeReading, Route, TunnelReading,
     },
     orders::{CloseReason, Decision, OpenReason, Order},
     planner::Verdict,
+    probe_history::ProbeTotals,
     units::Uptime,
 };
 use std::time::Duration;
@@ -66,6 +72,8 @@ pub fn links(at: Uptime, bytes: u64) -> LinksSampled {
         tx_bytes: 2 * bytes,
         rx_packets: bytes / 100,
         tx_packets: bytes / 50,
+        rx_dropped: bytes / 10_000,
+        tx_dropped: bytes / 5_000,
     };
     let link = |slot, peer| LinkReading {
         tunnel: tunnel(slot, peer, at),
@@ -79,8 +87,8 @@ pub fn links(at: Uptime, bytes: u64) -> LinksSampled {
     }
 }
 
-fn table() -> BabelTable {
-    let neighbour = |slot, peer| Neighbour {
+fn neighbour(slot: Slot, peer: u32) -> Neighbour {
+    Neighbour {
         slot,
         peer: prefix(peer),
         reach: 0xffff,
@@ -88,7 +96,10 @@ fn table() -> BabelTable {
         txcost: 96,
         rtt: Some(Duration::from_millis(12)),
         cost: 96,
-    };
+    }
+}
+
+fn table() -> BabelTable {
     let route = |node, slot, via, installed, metric| Route {
         node: prefix(node),
         slot,
@@ -166,6 +177,7 @@ pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
         at,
         slot,
         peer,
+        decided_at: at,
         reason,
         lived,
     });
@@ -174,14 +186,40 @@ pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
         slot: DIALLED,
         peer: prefix(9),
     });
-    telemetry.do_send(TunnelCameUp {
-        at,
-        slot: DIALLED,
-        peer: prefix(9),
-    });
+    for up_after in [2, 20] {
+        telemetry.do_send(TunnelCameUp {
+            at: at + Duration::from_secs(up_after),
+            slot: DIALLED,
+            peer: prefix(9),
+        });
+    }
     send_readings(telemetry, at);
     send_host_state(telemetry, at);
     send_membership(telemetry, at);
+}
+
+fn probe(slot: Slot) -> ProbeReading {
+    ProbeReading {
+        slot,
+        rtt: Some(Duration::from_millis(10)),
+        jitter: Duration::from_millis(1),
+        sent: 10,
+        lost: 1,
+        recent: ProbeCounts { sent: 40, lost: 1 },
+        rx_frames: 0,
+        tx_frames: 0,
+        full_size: policies::path_mtu::FullSize::Carried,
+    }
+}
+
+fn probe_totals() -> ProbeTotals {
+    let mut totals = ProbeTotals {
+        sent: 50,
+        lost: 2,
+        ..ProbeTotals::default()
+    };
+    totals.rtt.observe(Duration::from_millis(20));
+    totals
 }
 
 /// Sends the readings of babeld, the prober and the peer cache, and the decisions of the policy.
@@ -192,22 +230,10 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
         exit_routes: exit_routes(),
         claims: Vec::new(),
     });
-    let (rtt, jitter) = (Some(Duration::from_millis(10)), Duration::from_millis(1));
-    let recent = ProbeCounts { sent: 40, lost: 1 };
-    let probe = |slot| ProbeReading {
-        slot,
-        rtt,
-        jitter,
-        sent: 10,
-        lost: 1,
-        recent,
-        rx_frames: 0,
-        tx_frames: 0,
-        full_size: policies::path_mtu::FullSize::Carried,
-    };
     telemetry.do_send(ProbesRead {
         at,
         probes: vec![probe(DIALLED), probe(ACCEPTED)],
+        totals: [(Role::Dialled, probe_totals())].into(),
     });
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),
@@ -230,6 +256,18 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(decided(at));
 }
 
+fn child(name: &str) -> ProcessReading {
+    ProcessReading {
+        name: name.into(),
+        pid: Some(if name == "babeld" { 42 } else { 43 }),
+        ready: true,
+        starts: 1,
+        exits: Exits::default(),
+        stale: false,
+        failure: None,
+    }
+}
+
 /// Sends the lease, the processes, and the outcomes of a candidate probe and of a call to the registry.
 fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
     let external = "203.0.113.5:1194".parse().unwrap();
@@ -248,17 +286,23 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
             text: "no free port for tcp 1194 on the gateway".into(),
         }),
     });
-    let child = |name: &str| ProcessReading {
-        name: name.into(),
-        pid: Some(42),
-        ready: true,
-        starts: 1,
-        stale: false,
-        failure: None,
+    let usage = ProcessUsage {
+        cpu: Duration::from_millis(1_500),
+        resident_bytes: 4_096,
     };
     telemetry.do_send(ProcessesRead {
         at,
         processes: vec![child("babeld"), child("wrn0")],
+        closed_clients: (
+            1,
+            Exits {
+                unexpected: 1,
+                ..Exits::default()
+            },
+        ),
+        usage: [(42, usage)].into(),
+        udp_drops: Some([(7, (ProcessKind::Client, 12))].into()),
+        netlink_drops: Some([(8, 3)].into()),
     });
     telemetry.do_send(CandidateProbed {
         at,
@@ -271,7 +315,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
         is_certificate_rejected: false,
         hidden_nodes: Some(2),
         listed_peers: Some(3),
-        clock_offset_s: Some(0),
+        clock_offset_s: Some(2),
     });
 }
 
@@ -303,4 +347,53 @@ fn send_membership(telemetry: &Addr<Telemetry>, at: Uptime) {
         }),
     });
     telemetry.do_send(ActorRestarted { actor: "policy" });
+}
+
+/// Sends the readings of a node with that many dialled tunnels, each with a client and a Babel neighbour.
+pub fn send_tunnels(telemetry: &Addr<Telemetry>, at: Uptime, count: u16) {
+    let slots: Vec<_> = (0..count).map(Slot::Dialling).collect();
+    let peer = |slot: &Slot| {
+        prefix(match slot {
+            Slot::Dialling(number) => 100 + u32::from(*number),
+            Slot::Accepting(..) => 99,
+        })
+    };
+    let link = |slot: &Slot| LinkReading {
+        tunnel: TunnelReading {
+            peer: peer(slot),
+            ..tunnel(*slot, 9, at)
+        },
+        counters: LinkCounters::default(),
+    };
+    telemetry.do_send(LinksSampled {
+        at,
+        links: slots.iter().map(link).collect(),
+        free_slots: vec![],
+        was_reached: true,
+    });
+    let neighbour = |slot: &Slot| Neighbour {
+        peer: peer(slot),
+        ..neighbour(*slot, 9)
+    };
+    let table = BabelTable {
+        neighbours: slots.iter().map(neighbour).collect(),
+        ..table()
+    };
+    telemetry.do_send(RoutesRead {
+        at,
+        table: Some(table),
+        exit_routes: exit_routes(),
+        claims: Vec::new(),
+    });
+    let probe = |slot: &Slot| probe(*slot);
+    telemetry.do_send(ProbesRead {
+        at,
+        probes: slots.iter().map(probe).collect(),
+        totals: [(Role::Dialled, probe_totals())].into(),
+    });
+    telemetry.do_send(ProcessesRead {
+        at,
+        processes: slots.iter().map(|slot| child(&slot.to_string())).collect(),
+        ..ProcessesRead::default()
+    });
 }

@@ -44,7 +44,7 @@ fn defaults() -> Settings {
         babeld_user: named("warren-babel"),
         upnp: true,
         private_endpoints: PrivateEndpointUse::Auto,
-        metrics: Metrics::Tcp("127.0.0.1:9197".parse().unwrap()),
+        metrics: vec![MetricsAddress::Tcp("127.0.0.1:9197".parse().unwrap())],
         log: "info".into(),
     }
 }
@@ -103,7 +103,7 @@ fn every_key_is_read() {
          child-users: { openvpn: 64001, babeld: nobody }\n\
          upnp: off\n\
          private-endpoints: true\n\
-         metrics: /run/warren/metrics.sock\n\
+         metrics: [/run/warren/metrics.sock, '[::1]:9197', overlay:9198]\n\
          log: info,actors=debug\n",
     );
     let expected = Settings {
@@ -126,7 +126,11 @@ fn every_key_is_read() {
         babeld_user: named("nobody"),
         upnp: false,
         private_endpoints: PrivateEndpointUse::All,
-        metrics: Metrics::Unix("/run/warren/metrics.sock".into()),
+        metrics: vec![
+            MetricsAddress::Unix("/run/warren/metrics.sock".into()),
+            MetricsAddress::Tcp("[::1]:9197".parse().unwrap()),
+            MetricsAddress::Overlay(9198),
+        ],
         log: "info,actors=debug".into(),
     };
     assert_eq!(settings.unwrap(), expected);
@@ -169,6 +173,10 @@ fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
     check(
         "neighbours: [7/16, 7/16]\n",
         "w.yaml:2: neighbours[1]: value \"7/16\": expected each only once",
+    );
+    check(
+        "metrics: [127.0.0.1:9197, off]\n",
+        &format!("w.yaml:2: metrics: a list: expected {METRICS_RIGHT}"),
     );
     check(
         "metrics: 9197\n",

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Maximum number of addresses at which metrics are served.
+const MAX_METRICS_ADDRESSES: usize = 8;
+
 pub(super) fn number(value: &Value, min: u16, max: u16) -> Option<u16> {
     let number = u16::try_from(value.as_u64()?).ok()?;
     (min..=max).contains(&number).then_some(number)
@@ -114,18 +117,32 @@ pub(super) fn interface(name: &str) -> Option<String> {
     (good && name != "." && name != "..").then(|| name.to_owned())
 }
 
-pub(super) fn metrics_of(value: &Value) -> Option<Metrics> {
+/// Reads one address, a list of them, or `off`.
+pub(super) fn metrics_of(value: &Value) -> Option<Vec<MetricsAddress>> {
+    if text(value) == Some("off") {
+        return Some(Vec::new());
+    }
+    let Some(list) = value.as_sequence() else {
+        return Some(vec![metrics_address(value)?]);
+    };
+    let addresses: Vec<_> = list.iter().map(metrics_address).collect::<Option<_>>()?;
+    let is_good = (1..=MAX_METRICS_ADDRESSES).contains(&addresses.len());
+    is_good.then_some(addresses)
+}
+
+fn metrics_address(value: &Value) -> Option<MetricsAddress> {
     let text = text(value)?;
-    if text == "off" {
-        return Some(Metrics::Off);
+    if let Some(port) = text.strip_prefix("overlay:") {
+        let port: u16 = port.parse().ok()?;
+        return (port != 0).then_some(MetricsAddress::Overlay(port));
     }
     let path = text.strip_prefix("unix:").unwrap_or(text);
     if path.starts_with('/') {
         let good = path.len() < 100 && !path.contains(char::is_control);
-        return good.then(|| Metrics::Unix(path.into()));
+        return good.then(|| MetricsAddress::Unix(path.into()));
     }
     let address: SocketAddr = parsed(text)?;
-    (address.port() != 0).then_some(Metrics::Tcp(address))
+    (address.port() != 0).then_some(MetricsAddress::Tcp(address))
 }
 
 /// A level, or levels of single targets, joined by commas.

@@ -10,7 +10,7 @@ mod registry;
 pub(crate) mod underlay;
 
 pub use options::{Options, tunnels_to_dial};
-pub(crate) use registry::{ADMIN_SOCKET, wait_for_listener};
+pub(crate) use registry::{ADMIN_SOCKET, REGISTRY_METRICS_PORT, wait_for_listener};
 
 use crate::{
     lab_run::{LabRun, should_keep_all_files},

@@ -21,6 +21,8 @@ use std::{
 pub(super) const REGISTRY: &str = "0.2";
 /// The registry's port.
 const REGISTRY_PORT: u16 = 9443;
+/// Where the registry serves its metrics, on all addresses.
+pub(crate) const REGISTRY_METRICS_PORT: u16 = 9198;
 /// The socket on which the registry is administered, below its root.
 pub(crate) const ADMIN_SOCKET: &str = "run/warren-registry/admin.sock";
 /// Longest time that one command of the registry may take.
@@ -106,9 +108,12 @@ impl Lab {
     /// Fails if the registry exits or does not listen within 10 s. The error quotes the end of its log.
     pub fn start_registry(&self) -> Result<()> {
         let namespace = self.registry_namespace();
+        let metrics = format!("[::]:{REGISTRY_METRICS_PORT}");
         let arguments = [
             "registry".as_ref(),
             "run".as_ref(),
+            "--metrics".as_ref(),
+            metrics.as_ref(),
             "--root".as_ref(),
             self.registry_root.as_os_str(),
         ];

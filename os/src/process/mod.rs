@@ -5,6 +5,7 @@
 
 mod child;
 mod events;
+mod kind;
 mod landlock;
 mod leftover;
 mod log;
@@ -14,6 +15,7 @@ mod supervised;
 
 pub use child::{Child, ChildEvent, Happened, Program, SpawnError};
 pub use events::{ChildEvents, EventListener};
+pub use kind::ProcessKind;
 pub use leftover::kill_leftover;
 pub use rights::Rights;
-pub use supervised::{ProcessReading, Supervised};
+pub use supervised::{Exits, ProcessReading, Supervised};

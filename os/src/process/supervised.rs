@@ -10,6 +10,37 @@ use policies::{
 use std::collections::VecDeque;
 use wire::errors::Chain;
 
+/// How often a process exited, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// The daemon had ordered it.
+    pub ordered: u64,
+    /// The process was not ready yet, or was stopped because it did not become ready in time or gave no sign of life.
+    pub failed: u64,
+    /// The process was ready, and nobody had ordered it.
+    pub unexpected: u64,
+}
+
+impl Exits {
+    /// Adds the exits of another process.
+    pub fn add(&mut self, other: Self) {
+        self.ordered = self.ordered.saturating_add(other.ordered);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.unexpected = self.unexpected.saturating_add(other.unexpected);
+    }
+
+    fn count(&mut self, state: State) {
+        let count = match state {
+            State::Up { .. } => &mut self.unexpected,
+            State::Stopping { failed: false, .. } => &mut self.ordered,
+            State::Starting { .. } | State::Stopping { failed: true, .. } | State::Down { .. } => {
+                &mut self.failed
+            }
+        };
+        *count = count.saturating_add(1);
+    }
+}
+
 /// The state of a supervised process, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessReading {
@@ -21,6 +52,8 @@ pub struct ProcessReading {
     pub ready: bool,
     /// Number of starts since the daemon started, including the first.
     pub starts: u32,
+    /// Number of exits since the daemon started.
+    pub exits: Exits,
     /// Whether the certificates or keys that it read at its start have been replaced since.
     pub stale: bool,
     /// Why the last start failed, or how the last process exited unexpectedly.
@@ -38,6 +71,7 @@ pub struct Supervised {
     child: Option<Child>,
     tail: VecDeque<String>,
     failure: Option<String>,
+    exits: Exits,
     owner_logs_failed_starts: bool,
 }
 
@@ -50,6 +84,7 @@ impl Supervised {
             child: None,
             tail: VecDeque::new(),
             failure: None,
+            exits: Exits::default(),
             owner_logs_failed_starts: false,
         }
     }
@@ -132,6 +167,7 @@ impl Supervised {
     fn on_exit(&mut self, code: i32, now: Uptime) {
         let state = self.life.state();
         self.child = None;
+        self.exits.count(state);
         // This returns no order; the next tick does.
         let _ = self.life.on(Event::Exited, now);
         if matches!(state, State::Stopping { .. }) {
@@ -188,6 +224,7 @@ impl Supervised {
             pid: self.child.as_ref().map(Child::pid),
             ready: matches!(self.life.state(), State::Up { .. }),
             starts: u32::try_from(self.life.starts()).unwrap_or(u32::MAX),
+            exits: self.exits,
             stale: false,
             failure: self.failure.clone(),
         }

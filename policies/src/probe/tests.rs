@@ -363,3 +363,22 @@ fn a_limited_number_of_unanswered_probes_is_kept() {
         "{kept}"
     );
 }
+
+#[test]
+fn the_totals_of_a_closed_tunnel_include_its_overdue_probes() {
+    let mut link = Link::new((100, 100));
+    link.run(20_000);
+    let sent = u64::try_from(link.sent.len()).unwrap();
+    let totals = link.probing.totals();
+    assert_eq!((totals.sent, totals.lost), (sent, 0));
+    check(&mut link, Liveness::Dead, 1_000..=1_280);
+    let (now, sent) = (link.now(), u64::try_from(link.sent.len()).unwrap());
+    let totals = link.probing.into_totals(now);
+    assert_eq!(totals.sent, sent);
+    assert!(totals.lost >= 4, "{} lost", totals.lost);
+    let pending = sent - totals.lost - totals.rtt.count();
+    assert!(
+        pending <= 1,
+        "{pending} of {sent} are neither lost nor answered"
+    );
+}

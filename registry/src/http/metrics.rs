@@ -1,96 +1,71 @@
 //! Serves the registry's metrics in the text format of Prometheus over plain HTTP.
 
+mod families;
+mod targets;
+
 use crate::{clock::WallClock, service::queue::Queue};
-use actix_web::{HttpResponse, dev::ServiceResponse, web};
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
-use std::sync::Arc;
+use actix_web::{
+    App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder,
+    dev::{Server, ServiceResponse},
+    http::header::ContentType,
+    middleware, web,
+};
+use families::Families;
+use os::clock::Clock;
+use prometheus::TextEncoder;
+use std::{io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 /// Counts responses, and exposes the state of documents and certificates.
 #[derive(Clone)]
 pub(crate) struct Counts(Arc<Families>);
 
-struct Families {
-    registry: Registry,
-    answers: IntCounterVec,
-    nodes: IntGaugeVec,
-    versions: IntGaugeVec,
-    document_nodes: IntGaugeVec,
-    ca_end: IntGaugeVec,
-    jobs: IntGauge,
-    batches: IntGauge,
-    now: IntGauge,
+/// What the metrics are read from at each scrape.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) queue: Queue,
+    pub(crate) counts: Counts,
+    /// The clock by which certificates are judged.
+    pub(crate) clock: WallClock,
+    /// The path of the database.
+    pub(crate) database: PathBuf,
 }
 
 impl Counts {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            Ok::<_, prometheus::Error>(made)
-        };
-        let gauge = |name: &str, help: &str| {
-            let made = IntGauge::new(name, help)?;
-            registry.register(Box::new(made.clone()))?;
-            Ok::<_, prometheus::Error>(made)
-        };
-        let answers = IntCounterVec::new(
-            Opts::new(
-                "warren_registry_responses_total",
-                "Responses to nodes, by call and HTTP status.",
-            ),
-            &["call", "status"],
-        )?;
-        registry.register(Box::new(answers.clone()))?;
-        let families = Families {
-            answers,
-            nodes: gauges(
-                "warren_registry_nodes",
-                "Nodes with a live certificate; those with a valid announcement; those that at least two others cannot dial.",
-                &["state"],
-            )?,
-            versions: gauges(
-                "warren_registry_document_version",
-                "Versions of the signed documents.",
-                &["document"],
-            )?,
-            document_nodes: gauges(
-                "warren_registry_document_nodes",
-                "Nodes that have received, or have applied, the latest version of a document.",
-                &["document", "state"],
-            )?,
-            ca_end: gauges(
-                "warren_registry_ca_expiry_timestamp_seconds",
-                "Expiry of each CA and of the root; the CA that signs has the role current.",
-                &["role"],
-            )?,
-            jobs: gauge(
-                "warren_registry_requests",
-                "Requests that were answered since the start.",
-            )?,
-            batches: gauge(
-                "warren_registry_transactions",
-                "Transactions in which they were written.",
-            )?,
-            now: gauge(
-                "warren_registry_clock_timestamp_seconds",
-                "The registry's clock.",
-            )?,
-            registry: registry.clone(),
-        };
+    /// Registers all metrics. `revision` is the commit of the program.
+    ///
+    /// # Errors
+    /// Prometheus does not allow a name or a label.
+    pub(crate) fn new(revision: &str) -> Result<Self, prometheus::Error> {
+        let families = Families::new()?;
+        families
+            .build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+            .set(1);
+        if let Ok(own) = os::process_usage::OwnUsage::read() {
+            let booted_at = os::clock::wall().saturating_sub(Clock::boottime().now().0);
+            families
+                .own
+                .start_time
+                .set((booted_at + own.started).as_secs_f64());
+        }
         Ok(Self(Arc::new(families)))
     }
 
-    /// Counts a response. All unknown paths share one label.
-    pub(crate) fn count_response<B>(&self, answer: &ServiceResponse<B>) {
+    /// Counts a response, and the time that it took. All unknown paths share one label.
+    pub(crate) fn count_response<B>(&self, answer: &ServiceResponse<B>, took: Duration) {
         let call = answer
             .request()
             .match_pattern()
             .unwrap_or_else(|| "other".to_owned());
-        self.0
+        let families = &self.0;
+        families
             .answers
             .with_label_values(&[call.as_str(), answer.status().as_str()])
             .inc();
+        families
+            .durations
+            .with_label_values(&[call.as_str()])
+            .observe(took.as_secs_f64());
     }
 }
 
@@ -98,9 +73,44 @@ fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Serves `GET /metrics`.
-pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> HttpResponse {
-    let (queue, counts, clock) = shared.get_ref();
+/// Serves the metrics to those who connect to this listener.
+///
+/// # Errors
+/// The listener cannot be used.
+pub(crate) fn serve(listener: TcpListener, source: Source) -> io::Result<Server> {
+    let source = web::Data::new(source);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(source.clone())
+            .wrap(middleware::Compress::default())
+            .service(page("/", index))
+            .service(page("/metrics", metrics))
+            .service(page("/targets", targets::list))
+    });
+    let server = server.workers(1).disable_signals().shutdown_timeout(1);
+    Ok(server.listen(listener)?.run())
+}
+
+/// Returns a resource that answers GET and HEAD.
+fn page<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args> + Copy,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler))
+        .route(web::head().to(handler))
+}
+
+/// Answers requests for `/metrics`.
+async fn metrics(source: web::Data<Source>) -> HttpResponse {
+    let Source {
+        queue,
+        counts,
+        clock,
+        database,
+    } = source.get_ref();
     let families = &counts.0;
     let state = queue
         .ask(|service| Ok((service.rollout()?, service.ca_expiries())))
@@ -142,16 +152,28 @@ pub(crate) async fn serve(shared: web::Data<(Queue, Counts, WallClock)>) -> Http
     for (role, end) in ends {
         families.ca_end.with_label_values(&[role]).set(end.0);
     }
-    let (jobs, batches) = queue.done();
-    families.jobs.set(i64::try_from(jobs).unwrap_or(i64::MAX));
-    families
-        .batches
-        .set(i64::try_from(batches).unwrap_or(i64::MAX));
+    families.set_work(queue.work());
+    families.set_database(database);
     families.now.set(clock().0);
+    families.own.read();
     match TextEncoder::new().encode_to_string(&families.registry.gather()) {
         Ok(text) => HttpResponse::Ok()
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .content_type(prometheus::TEXT_FORMAT)
             .body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
     }
+}
+
+/// Answers requests for `/` with a page that links to the others.
+async fn index() -> HttpResponse {
+    let page = concat!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>warren registry</title></head>",
+        "<body><h1>warren ",
+        env!("CARGO_PKG_VERSION"),
+        ", registry</h1><ul><li><a href=\"/metrics\">metrics</a></li>",
+        "<li><a href=\"/targets\">targets</a>: all nodes, for http_sd_configs of Prometheus</li></ul></body></html>\n"
+    );
+    HttpResponse::Ok()
+        .content_type(ContentType::html())
+        .body(page)
 }

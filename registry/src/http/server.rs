@@ -9,7 +9,7 @@ use crate::{
         api,
         callers::{attach_caller, attach_operator},
         connection_limit::ConnectionLimit,
-        metrics::{self, Counts},
+        metrics::{self, Counts, Source},
         trusted_proxies::{Clients, Relay},
     },
     init::{self, backups, error::RegistryError},
@@ -124,7 +124,7 @@ fn listen_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, ServeEr
 /// A registry that is ready to run: its sockets are bound.
 pub struct Running {
     servers: (actix_web::dev::Server, actix_web::dev::Server),
-    metrics: Option<actix_web::dev::Server>,
+    metrics: Option<(SocketAddr, actix_web::dev::Server)>,
     relay: Option<Relay>,
     address: SocketAddr,
     admin: PathBuf,
@@ -145,6 +145,8 @@ pub struct ServerOptions {
     pub no_limits: bool,
     /// The clock by which certificates are judged.
     pub clock: WallClock,
+    /// The commit that the program was built from, or `unknown`.
+    pub revision: &'static str,
 }
 
 /// Opens the registry at `paths` and binds its sockets; [`Running::run`] serves them.
@@ -181,7 +183,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
     let failed = |source| ServeError::Listen { address, source };
     let bound = listener.local_addr().map_err(failed)?;
 
-    let counts = Counts::new().map_err(ServeError::Metrics)?;
+    let counts = Counts::new(options.revision).map_err(ServeError::Metrics)?;
     let limit = ConnectionLimit::new(options.max_per_network);
     let (relay, listener) = if options.trusted_proxies.is_empty() {
         (None, listener)
@@ -195,7 +197,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
         serve_nodes(queue.clone(), counts.clone(), callers, (listener, tls)).map_err(failed)?;
     let metrics = options
         .metrics
-        .map(|address| serve_metrics(address, (queue.clone(), counts, Arc::clone(&clock))))
+        .map(|address| serve_metrics(address, (queue.clone(), counts, clock, database.clone())))
         .transpose()?;
     backups::start(paths, &database)?;
     let socket = |source| ServeError::Socket {
@@ -221,10 +223,15 @@ fn serve_nodes(
 ) -> io::Result<actix_web::dev::Server> {
     let server = HttpServer::new(move || {
         let (queue, counts) = (web::Data::new(queue.clone()), counts.clone());
+        let clock = os::clock::Clock::boottime();
         let app = App::new().app_data(queue).wrap_fn(move |request, service| {
-            let counts = counts.clone();
-            let answer = service.call(request);
-            async move { answer.await.inspect(|answer| counts.count_response(answer)) }
+            let (counts, clock) = (counts.clone(), clock.clone());
+            let (answer, asked_at) = (service.call(request), clock.now());
+            async move {
+                answer.await.inspect(|answer| {
+                    counts.count_response(answer, clock.now().since(asked_at));
+                })
+            }
         });
         app.configure(api::set_default_answer)
             .configure(|config| api::add_calls(config, false))
@@ -241,24 +248,22 @@ fn serve_nodes(
     Ok(server.run())
 }
 
-/// Serves the metrics over plain HTTP.
+/// Serves the metrics over plain HTTP; returns the address, too, since the port may be chosen by the kernel.
 fn serve_metrics(
     address: SocketAddr,
-    shared: (Queue, Counts, WallClock),
-) -> Result<actix_web::dev::Server, ServeError> {
-    let shared = web::Data::new(shared);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .route("/metrics", web::get().to(metrics::serve))
-    });
-    let server = server
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .listen(listen(address)?)
-        .map_err(|source| ServeError::Listen { address, source })?;
-    Ok(server.run())
+    (queue, counts, clock, database): (Queue, Counts, WallClock, PathBuf),
+) -> Result<(SocketAddr, actix_web::dev::Server), ServeError> {
+    let source = Source {
+        queue,
+        counts,
+        clock,
+        database,
+    };
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = listen(address)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let server = metrics::serve(listener, source).map_err(failed)?;
+    Ok((bound, server))
 }
 
 /// Serves the operator's calls over the Unix socket.
@@ -288,6 +293,11 @@ impl Running {
         self.address
     }
 
+    /// Returns the address for metrics, if they are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(address, _)| *address)
+    }
+
     /// Serves until `stop` completes, then stops within a second and removes the operator's socket.
     ///
     /// # Errors
@@ -295,7 +305,7 @@ impl Running {
     pub async fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServeError> {
         let (nodes, operator) = self.servers;
         let mut handles: Vec<ServerHandle> = vec![nodes.handle(), operator.handle()];
-        if let Some(metrics) = self.metrics {
+        if let Some((_, metrics)) = self.metrics {
             handles.push(metrics.handle());
             actix_rt::spawn(metrics);
         }

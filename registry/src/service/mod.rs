@@ -14,10 +14,12 @@ mod parameters;
 mod prefix_lengths;
 pub(crate) mod queue;
 mod rotations;
+mod scrape_targets;
 
 pub use ca::CaSigningRequest;
 pub use operator::{CreatedInvitation, InvitationRequest, MAX_TTL_S, MAX_USES, NodeEntry};
 pub use rotations::{Rollout, RotationStep, SharedKey};
+pub use scrape_targets::ScrapeTarget;
 
 use crate::{
     clock::{UnixSeconds, WallClock},

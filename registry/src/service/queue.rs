@@ -38,8 +38,21 @@ pub(crate) struct Queue {
 /// Numbers since the start of the registry.
 #[derive(Default)]
 struct Done {
+    submitted: AtomicU64,
+    taken: AtomicU64,
     jobs: AtomicU64,
     batches: AtomicU64,
+}
+
+/// The work of the service since the start of the registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    /// Number of requests that were carried out.
+    pub(crate) requests: u64,
+    /// Number of transactions in which they were written.
+    pub(crate) transactions: u64,
+    /// Number of requests that wait now.
+    pub(crate) waiting: u64,
 }
 
 /// An error of the queue that has no underlying error.
@@ -97,17 +110,21 @@ impl Queue {
             TrySendError::Full(_) => ServiceError::Busy,
             TrySendError::Disconnected(_) => internal_error("the service's thread has exited"),
         })?;
+        self.done.submitted.fetch_add(1, Ordering::Relaxed);
         answered
             .await
             .unwrap_or_else(|_| Err(internal_error("the request was dropped")))
     }
 
-    /// Returns the number of requests that were carried out, and the number of transactions.
-    pub(crate) fn done(&self) -> (u64, u64) {
-        (
-            self.done.jobs.load(Ordering::Relaxed),
-            self.done.batches.load(Ordering::Relaxed),
-        )
+    /// Returns the work of the service so far.
+    pub(crate) fn work(&self) -> Work {
+        let taken = self.done.taken.load(Ordering::Relaxed);
+        let submitted = self.done.submitted.load(Ordering::Relaxed);
+        Work {
+            requests: self.done.jobs.load(Ordering::Relaxed),
+            transactions: self.done.batches.load(Ordering::Relaxed),
+            waiting: submitted.saturating_sub(taken),
+        }
     }
 
     /// Returns a channel that publishes the versions of the documents when they change.
@@ -119,6 +136,9 @@ impl Queue {
 fn work(mut service: RegistryService, inbox: &Receiver<Job>, done: &Done) {
     while let Ok(first) = inbox.recv() {
         let batch = std::iter::once(first).chain(inbox.try_iter().take(MAX_BATCH - 1));
+        let batch = batch.inspect(|_| {
+            done.taken.fetch_add(1, Ordering::Relaxed);
+        });
         let (replies, written) = match service.begin() {
             Ok(()) => run_batch(&mut service, batch),
             // Dropping the requests makes their callers get an error.

@@ -84,6 +84,8 @@ pub struct Registry {
     pub paths: RegistryPaths,
     now_s: Arc<AtomicI64>,
     pub address: SocketAddr,
+    /// Where the metrics are served.
+    pub metrics: SocketAddr,
     options: Options,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -216,12 +218,13 @@ impl Registry {
             return Err(wire::errors::Chain(&error).to_string());
         }
         let now_s = Arc::new(AtomicI64::new(start.0));
-        let (address, stop, thread) = run(&paths, &now_s, options).unwrap();
+        let ([address, metrics], stop, thread) = run(&paths, &now_s, options).unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
         Ok(Self {
             paths,
             now_s,
             address,
+            metrics,
             options,
             stop,
             thread,
@@ -237,8 +240,9 @@ impl Registry {
     /// Restarts like [`Self::restart`]; returns the reason if the registry does not start.
     pub fn try_restart(&mut self) -> Result<(), String> {
         self.stop_thread();
-        let (address, stop, thread) = run(&self.paths, &self.now_s, self.options)?;
-        (self.address, self.stop, self.thread) = (address, Some(stop), Some(thread));
+        let (addresses, stop, thread) = run(&self.paths, &self.now_s, self.options)?;
+        [self.address, self.metrics] = addresses;
+        (self.stop, self.thread) = (Some(stop), Some(thread));
         Ok(())
     }
 

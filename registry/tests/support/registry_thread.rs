@@ -12,7 +12,11 @@ impl rustls::time_provider::TimeProvider for FixedClock {
     }
 }
 
-pub(super) type Started = (SocketAddr, tokio::sync::oneshot::Sender<()>, JoinHandle<()>);
+pub(super) type Started = (
+    [SocketAddr; 2],
+    tokio::sync::oneshot::Sender<()>,
+    JoinHandle<()>,
+);
 
 pub(super) fn run(
     paths: &RegistryPaths,
@@ -35,11 +39,12 @@ pub(super) fn run(
             } = options;
             let serving = server::ServerOptions {
                 listen,
-                metrics: None,
+                metrics: Some(listen),
                 trusted_proxies: trusted_proxy.into_iter().collect(),
                 max_per_network,
                 no_limits,
                 clock,
+                revision: "test",
             };
             let running = match server::start(&paths, &serving) {
                 Ok(running) => running,
@@ -49,17 +54,18 @@ pub(super) fn run(
                         .unwrap();
                 }
             };
-            send_address.send(Ok(running.address())).unwrap();
+            let addresses = [running.address(), running.metrics_address().unwrap()];
+            send_address.send(Ok(addresses)).unwrap();
             let stop = async move {
                 let _ = stopped.await;
             };
             running.run(stop).await.unwrap();
         });
     });
-    let address = address_received
+    let addresses = address_received
         .recv_timeout(Duration::from_secs(30))
         .unwrap()?;
-    Ok((address, stop, thread))
+    Ok((addresses, stop, thread))
 }
 
 /// Number of checks after which a test no longer waits for the database to be closed, some seconds in total; a corrupt

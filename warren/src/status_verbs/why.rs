@@ -114,6 +114,9 @@ fn explanation(order: &str, reason: &str) -> Option<String> {
         "close" | "closed" => {
             close_reason().map(|known| format!("closed, because {}", close_cause(known)))
         }
+        "reconnected" => {
+            Some("it came up again, because OpenVPN was restarted at either end".to_owned())
+        }
         _ => None,
     }
 }

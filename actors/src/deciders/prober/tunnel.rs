@@ -3,6 +3,7 @@
 use super::*;
 use policies::{
     names::{Endpoint, Role, Transport},
+    observation::TunnelReading,
     path_mtu::{FullSize, PathMtu},
 };
 
@@ -62,6 +63,21 @@ impl Tunnel {
             close_ordered_at: None,
             drain_seen_at: None,
         }
+    }
+
+    /// Returns whether this is the tunnel of a reading, and not an earlier one on its slot.
+    pub(super) fn is_of(&self, reading: &TunnelReading) -> bool {
+        self.peer == reading.peer && self.up_since == reading.up_since
+    }
+
+    /// Returns the role of this node, with all probes since the tunnel came up.
+    pub(super) fn totals(&self) -> (Role, &ProbeTotals) {
+        (self.role, self.probing.totals())
+    }
+
+    /// Returns the role of this node, with all probes of a tunnel that has closed.
+    pub(super) fn into_totals(self, now: Uptime) -> (Role, ProbeTotals) {
+        (self.role, self.probing.into_totals(now))
     }
 
     /// Checks the path again if the peer has another endpoint now.

@@ -202,6 +202,10 @@ impl Common {
         };
         let at = self.now();
         self.table.borrow_mut().closed_at = Some(at);
+        let decided_at = match tunnel.phase {
+            Phase::Closing => tunnel.since,
+            Phase::Connecting | Phase::Up | Phase::Draining { .. } => at,
+        };
         let lived = tunnel
             .up_since
             .map(|since| at.since(since))
@@ -216,6 +220,7 @@ impl Common {
             at,
             slot,
             peer,
+            decided_at,
             reason,
             lived,
         });

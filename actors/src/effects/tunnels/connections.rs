@@ -10,6 +10,8 @@ pub struct Connections(pub(super) Rc<RefCell<Processes>>);
 pub(super) struct Processes {
     pub(super) servers: BTreeMap<Transport, Server>,
     pub(super) dials: BTreeMap<Slot, Dial>,
+    /// Number of starts and exits of clients whose tunnel has closed.
+    pub(super) closed_clients: (u64, Exits),
     pub(super) revocation: Revocation,
     pub(super) rolling_restart: RollingRestart,
     pub(super) overdue: OverdueTunnels,
@@ -39,6 +41,11 @@ impl Connections {
         readings.extend(dials.values().map(dial));
         readings.sort_by(|a, b| a.name.cmp(&b.name));
         readings
+    }
+
+    /// Returns how often the clients whose tunnel has closed had started and exited.
+    pub fn closed_clients(&self) -> (u64, Exits) {
+        self.0.borrow().closed_clients
     }
 
     /// Returns whether all processes have exited.

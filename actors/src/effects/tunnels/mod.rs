@@ -37,7 +37,7 @@ use command_line::{client_args, server_args};
 use common::Common;
 use dial::Dial;
 use membership::peer_api::PeerApiClient;
-use os::process::{ChildEvent, ChildEvents, ProcessReading};
+use os::process::{ChildEvent, ChildEvents, Exits, ProcessReading};
 use policies::{
     names::{Endpoint, Prefix, Slot, Transport},
     observation::{BabelTable, Phase, TunnelReading},
@@ -303,7 +303,11 @@ impl Tunnels {
 
     /// Removes a closed dial, and lets its slot cool down.
     fn remove_dial(&self, processes: &mut Processes, slot: Slot, reason: CloseReason) {
-        if processes.dials.remove(&slot).is_some() {
+        if let Some(dial) = processes.dials.remove(&slot) {
+            let last = dial.reading();
+            let (starts, exits) = &mut processes.closed_clients;
+            *starts = starts.saturating_add(u64::from(last.starts));
+            exits.add(last.exits);
             self.common
                 .table
                 .borrow_mut()

@@ -3,7 +3,7 @@
 //! `docs/METRICS.md` documents the same metrics. The values of labels come from closed lists, or their number is
 //! bounded by that of slots. No label contains an address, a time or a text of another node.
 
-use super::samples::*;
+use super::{event_samples::*, samples::*};
 use crate::sinks::telemetry::float;
 use std::time::Duration;
 use wire::registry::DocumentKind as Document;
@@ -15,6 +15,8 @@ pub enum Kind {
     Counter,
     /// A value that can grow and shrink.
     Gauge,
+    /// Counts of durations by their size.
+    Histogram,
 }
 
 /// The description of one metric.
@@ -28,10 +30,18 @@ pub struct Family {
     /// The help text, one line.
     pub help: &'static str,
     /// Reads the samples.
-    pub(super) read: fn(&Source) -> Vec<Sample>,
+    pub(super) read: Reader,
 }
 
-use Kind::{Counter, Gauge};
+/// Reads the samples of a metric.
+pub(super) enum Reader {
+    /// Those of a counter.
+    Counter(fn(&Source) -> Vec<Sample>),
+    /// Those of a gauge.
+    Gauge(fn(&Source) -> Vec<Sample>),
+    /// Those of a histogram.
+    Histogram(fn(&Source) -> Vec<HistogramSample>),
+}
 
 const TUNNEL: &[&str] = &["tunnel", "peer", "role"];
 
@@ -39,7 +49,11 @@ macro_rules! families {
     ($($kind:ident $name:ident $labels:expr, $help:literal, $read:expr;)*) => {
         /// All metrics of a node.
         pub const FAMILIES: &[Family] = &[$(Family {
-            name: stringify!($name), kind: $kind, labels: $labels, help: $help, read: $read,
+            name: stringify!($name),
+            kind: Kind::$kind,
+            labels: $labels,
+            help: $help,
+            read: Reader::$kind($read),
         },)*];
     };
 }
@@ -59,19 +73,25 @@ families! {
     Gauge warren_ca_expiry_timestamp_seconds &["ca"],
         "When a CA certificate that the node trusts expires; two while the network's CA is replaced.",
         |source| cas(source.node);
+    Gauge warren_clock_offset_seconds &[],
+        "How far the clock of this host is ahead of the registry's, at the registry's last answer; negative if it is behind.",
+        |source| maybe(source.node.registry.clock_offset_s.map(|offset| -signed_float(offset)));
+    Gauge warren_reading_timestamp_seconds &["reading"],
+        "When the reading was last taken; one that fails is not counted, and the figures of the last one are kept.",
+        |source| reading_times(source.node);
     Gauge warren_snapshot_timestamp_seconds &[], "When the snapshot that is served was taken.",
         |source| one([], source.node.unix(source.node.at).as_secs_f64());
 
     Gauge warren_tunnels &["role", "state"],
         "Tunnels by role and state.",
         |source| tunnels(source.node);
-    Gauge warren_tunnel_info &["tunnel", "peer", "role", "transport"],
-        "Transport protocol of the tunnel; always 1.",
+    Gauge warren_tunnel_info &["tunnel", "peer", "role", "transport", "peer_name"],
+        "Transport protocol of the tunnel, and the name of the peer, empty if it has none; always 1.",
         |source| tunnel_info(source.node);
     Gauge warren_tunnel_up TUNNEL, "Whether frames pass; 0 also for half a minute after the close.",
         |source| rows(source.node, |row| Some(truth(row.is_up())));
     Gauge warren_tunnel_state &["tunnel", "peer", "role", "state"],
-        "1 for the state that the tunnel is in, 0 for the others.",
+        "1 for the state that the tunnel is in; there is no sample for the others.",
         |source| states(source.node);
     Gauge warren_tunnel_up_since_timestamp_seconds TUNNEL, "When the tunnel came up.",
         |source| live(source.node, |row| row.tunnel.up_since.map(|at| source.node.unix(at).as_secs_f64()));
@@ -87,15 +107,20 @@ families! {
     Counter warren_tunnel_transmit_packets_total TUNNEL,
         "Frames sent through the tunnel since it was opened.",
         |source| rows(source.node, |row| Some(float(row.carried.tx_packets)));
-    Gauge warren_tunnel_routes TUNNEL, "Routes that babeld knows through the tunnel, installed or not.",
-        |source| live(source.node, |row| Some(float(source.node.served_by(row.tunnel.slot).routes)));
+    Counter warren_tunnel_receive_dropped_total TUNNEL,
+        "Received frames that the kernel dropped on the tunnel's link since it was opened.",
+        |source| rows(source.node, |row| Some(float(row.carried.rx_dropped)));
+    Counter warren_tunnel_transmit_dropped_total TUNNEL,
+        "Frames to be sent that the kernel dropped on the tunnel's link since it was opened.",
+        |source| rows(source.node, |row| Some(float(row.carried.tx_dropped)));
+    Counter warren_tunnel_reconnects_total TUNNEL,
+        "Times that the tunnel came up again, because OpenVPN was restarted at either end.",
+        |source| rows(source.node, |row| Some(float(row.reconnects())));
     Gauge warren_tunnel_nodes_served TUNNEL, "Nodes that can be reached by installed routes through the tunnel.",
         |source| live(source.node, |row| Some(float(source.node.served_by(row.tunnel.slot).nodes)));
     Gauge warren_tunnel_rtt_seconds TUNNEL,
         "Smoothed round trip of our probes; absent until one is answered.",
         |source| live(source.node, |row| probe(source.node, row)?.rtt.map(|rtt| rtt.as_secs_f64()));
-    Gauge warren_tunnel_rtt_deviation_seconds TUNNEL, "Mean deviation of the round trip of our probes.",
-        |source| live(source.node, |row| jitter(source.node, row));
     Gauge warren_tunnel_loss_ratio TUNNEL,
         "Share of our probes of the last minute that got no answer, 0 to 1.",
         |source| live(source.node, |row| loss(source.node, row));
@@ -105,6 +130,17 @@ families! {
     Counter warren_traffic_packets_total &["direction", "role"],
         "Frames through all tunnels, closed ones included.",
         |source| traffic(source.node, |c| c.rx_packets, |c| c.tx_packets);
+    Counter warren_traffic_dropped_total &["direction", "role"],
+        "Frames that the kernel dropped on the links of all tunnels, closed ones included.",
+        |source| traffic(source.node, |c| c.rx_dropped, |c| c.tx_dropped);
+    Counter warren_probes_sent_total &["role"], "Probes of all tunnels, closed ones included.",
+        |source| probes(source.node, |totals| totals.sent);
+    Counter warren_probes_lost_total &["role"], "Probes that got no answer in time.",
+        |source| probes(source.node, |totals| totals.lost);
+    Histogram warren_probe_rtt_seconds &["role"], "Round trips of the probes of all tunnels.",
+        |source| probe_rtts(source.node);
+    Histogram warren_tunnel_setup_seconds &["role"], "Time from the opening of a tunnel until it came up for the first time.",
+        |source| setup_times(source.node);
 
     Gauge warren_babel_up &[], "Whether babeld answered within the last 10 s.",
         |source| one([], truth(source.node.is_babel_up()));
@@ -124,6 +160,12 @@ families! {
         |source| one([], float(source.node.nodes_known));
     Gauge warren_nodes_reachable &[], "Other nodes to which an installed route leads.",
         |source| one([], float(source.node.nodes_reachable));
+    Counter warren_route_changes_total &["change"],
+        "Installed routes towards nodes that differ from the reading before.",
+        |source| map(&source.node.route_history.changes, |change| vec![s(change.label())]);
+    Histogram warren_heal_seconds &[],
+        "Time from the verdict that a peer is dead, or from the exit of its OpenVPN, to the last route that moved.",
+        |source| vec![(Vec::new(), source.node.route_history.healed.clone())];
     Gauge warren_exit_gateway_info &["gateway"],
         "The node by which packets leave the network; always 1, absent where there is none.",
         |source| source.node.gateway().map(|gateway| (vec![s(gateway)], 1.0)).into_iter().collect();
@@ -144,14 +186,28 @@ families! {
         "Tunnels closed because the neighbour announced routes that cannot be its own.",
         |source| map(&source.node.counts.suspicious_routes, |kind| vec![s(kind.label())]);
 
-    Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",
-        |source| processes(source.node, |p| truth(p.pid.is_some() && p.ready));
+    Gauge warren_process_up &["process"], "Supervised processes that run and are ready.",
+        |source| children(source.node, |totals| float(totals.ready));
     Counter warren_process_starts_total &["process"],
-        "Starts of the supervised process, the first included.",
-        |source| processes(source.node, |p| f64::from(p.starts));
+        "Starts of supervised processes, the first included, of exited ones, too.",
+        |source| children(source.node, |totals| float(totals.starts));
+    Counter warren_process_exits_total &["process", "kind"],
+        "Exits of supervised processes, those of closed tunnels included.",
+        |source| exits(source.node);
+    Counter warren_process_cpu_seconds_total &["process"],
+        "CPU time of supervised processes, user and system, of exited ones, too.",
+        |source| children(source.node, |totals| totals.cpu.as_secs_f64());
+    Gauge warren_process_resident_memory_bytes &["process"], "Resident memory of the supervised processes that run.",
+        |source| children(source.node, |totals| float(totals.resident_bytes));
+    Counter warren_openvpn_receive_dropped_total &["process"],
+        "Datagrams that the kernel dropped because OpenVPN did not read its UDP socket in time.",
+        |source| udp_drops(source.node);
+    Counter warren_netlink_dropped_total &[],
+        "Messages of the kernel that were dropped because the daemon did not read its netlink sockets in time.",
+        |source| one([], float(source.node.children.netlink_dropped));
     Gauge warren_process_stale &["process"],
-        "Whether the process still uses certificates or keys that have been replaced on disk.",
-        |source| processes(source.node, |p| truth(p.stale));
+        "Supervised processes that still use certificates or keys that have been replaced on disk.",
+        |source| children(source.node, |totals| float(totals.stale));
     Gauge warren_leases &["transport"], "Port mappings on gateways.",
         |source| leases(source.node);
     Gauge warren_lease_expiry_timestamp_seconds &["transport"],
@@ -199,19 +255,19 @@ families! {
         |source| map(&source.node.counts.actor_restarts, |actor| vec![s(actor)]);
 
     Counter process_cpu_seconds_total &[], "CPU time of the daemon, user and system, without its children.",
-        |source| own_process(source, |p| Some(p.cpu_seconds));
+        |source| own_process(source, |p| Some(p.usage.cpu.as_secs_f64()));
     Gauge process_resident_memory_bytes &[], "Resident memory of the daemon.",
-        |source| own_process(source, |p| Some(p.resident_bytes));
+        |source| own_process(source, |p| Some(float(p.usage.resident_bytes)));
     Gauge process_virtual_memory_bytes &[], "Virtual memory of the daemon.",
-        |source| own_process(source, |p| Some(p.virtual_bytes));
+        |source| own_process(source, |p| Some(float(p.virtual_bytes)));
     Gauge process_open_fds &[], "Open file descriptors of the daemon.",
-        |source| own_process(source, |p| p.open_fds);
+        |source| own_process(source, |p| p.open_fds.map(float));
     Gauge process_max_fds &[], "Most file descriptors that the daemon may open.",
-        |source| own_process(source, |p| p.max_fds);
+        |source| own_process(source, |p| p.max_fds.map(float));
     Gauge process_threads &[], "Threads of the daemon.",
-        |source| own_process(source, |p| Some(p.threads));
+        |source| own_process(source, |p| Some(float(p.threads)));
     Gauge process_start_time_seconds &[], "When the daemon started.",
-        |source| own_process(source, |p| Some(source.node.booted_at.as_secs_f64() + p.started_seconds));
+        |source| own_process(source, |p| Some((source.node.booted_at + p.started).as_secs_f64()));
 }
 
 /// The age of the newest snapshot from which the daemon counts as unhealthy.

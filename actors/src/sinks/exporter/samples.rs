@@ -1,12 +1,12 @@
 //! Reads the samples of each metric from a snapshot.
 
-use super::process::Process;
 use crate::messages::MissingReason;
 use crate::sinks::{
     health::{FindingId, Health},
     telemetry::{ROLES, Row, Snapshot, float},
 };
 use membership::certificate::ca_name_and_expiry;
+use os::process_usage::OwnUsage;
 use policies::{
     names::{Role, Slot, Transport},
     observation::{Candidate, LinkCounters, Phase},
@@ -20,7 +20,7 @@ pub(super) struct Source<'a> {
     /// The health of the node.
     pub(super) health: Health,
     /// The daemon's own process; `None` if /proc cannot be read.
-    pub(super) process: Option<Process>,
+    pub(super) process: Option<OwnUsage>,
 }
 
 /// One sample: the values of the labels, in the order of their names, and the number.
@@ -130,15 +130,12 @@ pub(super) fn tunnels(node: &Snapshot) -> Vec<Sample> {
 }
 
 pub(super) fn states(node: &Snapshot) -> Vec<Sample> {
-    let sample_of = |row: &Row, state: &'static str| {
+    let sample_of = |row: &Row| {
         let mut labels = tunnel(row);
-        labels.push(s(state));
-        (labels, truth(row.tunnel.phase.label() == state))
+        labels.push(s(row.tunnel.phase.label()));
+        (labels, 1.0)
     };
-    node.rows
-        .live()
-        .flat_map(|row| Phase::LABELS.map(|state| sample_of(row, state)))
-        .collect()
+    node.rows.live().map(sample_of).collect()
 }
 
 /// Returns the transport of a tunnel, which is known from the slot of an accepted one, and from the endpoint of a
@@ -154,9 +151,10 @@ pub(super) fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
     let sample_of = |row: &Row| {
         let mut labels = tunnel(row);
         labels.push(transport(row).map(s).unwrap_or_default());
+        labels.push(node.names.get(row.tunnel.peer).map(s).unwrap_or_default());
         (labels, 1.0)
     };
-    node.rows.live().map(sample_of).collect()
+    node.rows.all().map(sample_of).collect()
 }
 
 pub(super) fn probe<'a>(
@@ -164,11 +162,6 @@ pub(super) fn probe<'a>(
     row: &Row,
 ) -> Option<&'a policies::observation::ProbeReading> {
     node.probes.get(&row.tunnel.slot)
-}
-
-pub(super) fn jitter(node: &Snapshot, row: &Row) -> Option<f64> {
-    let probe = probe(node, row).filter(|probe| probe.rtt.is_some())?;
-    Some(probe.jitter.as_secs_f64())
 }
 
 pub(super) fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
@@ -205,21 +198,6 @@ pub(super) fn neighbour(
         .collect();
     all.into_iter()
         .map(|((slot, peer), value)| (vec![s(slot), s(peer)], value))
-        .collect()
-}
-
-pub(super) fn processes(
-    node: &Snapshot,
-    value: fn(&os::process::ProcessReading) -> f64,
-) -> Vec<Sample> {
-    let all: BTreeMap<_, _> = node
-        .processes
-        .processes
-        .iter()
-        .map(|p| (p.name.clone(), value(p)))
-        .collect();
-    all.into_iter()
-        .map(|(name, value)| (vec![name], value))
         .collect()
 }
 
@@ -277,6 +255,9 @@ pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
 }
 
 /// Returns a figure of the daemon's own process.
-pub(super) fn own_process(source: &Source, value: impl Fn(&Process) -> Option<f64>) -> Vec<Sample> {
+pub(super) fn own_process(
+    source: &Source,
+    value: impl Fn(&OwnUsage) -> Option<f64>,
+) -> Vec<Sample> {
     maybe(source.process.as_ref().and_then(value))
 }

@@ -38,7 +38,7 @@ fn a_disconnected_node_is_not_ready() {
     let mut node = healthy();
     for (seconds, is_ready) in [(8, true), (9, false)] {
         node.at = NOW + Duration::from_secs(seconds);
-        node.babel_answered_at = Some(node.at);
+        node.read_times.routes = Some(node.at);
         assert_eq!(assess(&node, node.at).is_ready(), is_ready, "{seconds}");
     }
     let health = assess(&node, node.at);
@@ -75,7 +75,7 @@ fn a_peer_that_may_be_metered_may_be_silent_for_longer() {
     };
     node.peers = peers(vec![leaf], vec![]);
     node.at = NOW + Duration::from_secs(40);
-    node.babel_answered_at = Some(node.at);
+    node.read_times.routes = Some(node.at);
     assert!(assess(&node, node.at).is_ready());
 }
 
@@ -110,14 +110,14 @@ fn babeld_and_the_servers_must_run() {
     };
     check(
         |node| {
-            node.babel = None;
+            node.is_babel_answering = false;
             let babeld = stopped("babeld", Some("it exited with 1"));
             node.on_processes_read(processes(vec![babeld, process("server-udp", 1)]));
         },
         &["babeld_down: babeld does not run: it exited with 1"],
     );
     check(
-        |node| node.babel = None,
+        |node| node.is_babel_answering = false,
         &["babeld_down: babeld (pid 42) does not answer"],
     );
     check(

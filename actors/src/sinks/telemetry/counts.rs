@@ -1,6 +1,7 @@
 //! The counters of events. A counter exists from the start, at 0, for each possible value of its labels.
 
 use policies::{
+    histogram::{Histogram, SPAN_BOUNDS},
     names::Role,
     orders::{AbandonReason, CloseReason, OpenReason},
     route_checks::SuspicionKind,
@@ -44,6 +45,8 @@ pub struct Counts {
     pub opened: BTreeMap<Role, u64>,
     /// Number of tunnels that came up, by role.
     pub came_up: BTreeMap<Role, u64>,
+    /// The time from the opening of each tunnel until it came up, by role.
+    pub setup: BTreeMap<Role, Histogram>,
     /// Number of closed tunnels, by role and reason.
     pub closed: BTreeMap<(Role, CloseReason), u64>,
     /// Number of phases that lasted longer than their limit.
@@ -95,6 +98,7 @@ impl Counts {
                 .collect(),
             opened: ROLES.iter().map(|role| (*role, 0)).collect(),
             came_up: ROLES.iter().map(|role| (*role, 0)).collect(),
+            setup: ROLES.map(|role| (role, Histogram::new(SPAN_BOUNDS))).into(),
             closed: closed.map(|key| (key, 0)).collect(),
             overdue: Wait::ALL.iter().map(|wait| (*wait, 0)).collect(),
             suspicious_routes: SuspicionKind::ALL.iter().map(|kind| (*kind, 0)).collect(),

@@ -20,6 +20,7 @@ impl Snapshot {
     /// Records a reading of all links, and the kinds of endpoint at which peers have connected to this node.
     pub fn on_links_sampled(&mut self, reading: LinksSampled) {
         let at = reading.at;
+        self.read_times.links = Some(at);
         self.rows.on_links_sampled(reading);
         for row in self.rows.live().filter(|row| row.is_up()) {
             if let (Slot::Accepting(transport, _), Some(client)) =
@@ -49,6 +50,8 @@ impl Snapshot {
                 }
             }
         }
+        self.read_times.processes = Some(reading.at);
+        Arc::make_mut(&mut self.children).add_reading(&reading);
         self.processes = Arc::new(reading);
     }
 
@@ -58,18 +61,17 @@ impl Snapshot {
         self.pending_restart = Arc::new(settings.pending_restart.clone());
     }
 
-    /// Records a reading of babeld's tables.
+    /// Records a reading of babeld's tables. If babeld did not answer, the last tables are kept.
     pub fn on_routes_read(&mut self, reading: RoutesRead) {
+        self.is_babel_answering = reading.table.is_some();
+        let Some(table) = reading.table else {
+            return;
+        };
         if *self.exit_routes != reading.exit_routes {
             self.exit_routes = Arc::new(reading.exit_routes);
         }
-        let Some(table) = reading.table else {
-            self.babel = None;
-            self.served = Arc::default();
-            (self.nodes_known, self.nodes_reachable) = (0, 0);
-            (self.routes_installed, self.routes_unreachable) = (0, 0);
-            return;
-        };
+        self.read_times.routes = Some(reading.at);
+        Arc::make_mut(&mut self.route_history).on_table(reading.at, &table);
         let mut served: BTreeMap<Slot, (BTreeSet<Prefix>, u64)> = BTreeMap::new();
         let (mut known, mut reachable) = (BTreeSet::new(), BTreeSet::new());
         let (mut installed, mut unreachable) = (0, 0);
@@ -103,7 +105,6 @@ impl Snapshot {
         self.nodes_reachable = length(reachable.len());
         (self.routes_installed, self.routes_unreachable) = (installed, unreachable);
         self.babel = Some(Arc::new(table));
-        self.babel_answered_at = Some(reading.at);
     }
 
     /// Counts a call to the registry, and records its result.

@@ -32,7 +32,8 @@ pub struct Entry {
     pub number: u64,
     /// When the decision was made, or the tunnel closed.
     pub at: Uptime,
-    /// The decided order, `open`, `drain`, `undrain` or `close`; `closed` for a tunnel that has closed.
+    /// The decided order, `open`, `drain`, `undrain` or `close`; `closed` for a tunnel that has closed, `reconnected` for one
+    /// that came up again.
     pub order: &'static str,
     /// The slot that the order concerns.
     pub slot: Slot,
@@ -63,6 +64,19 @@ pub struct RegistryContact {
     pub clock_offset_s: Option<i64>,
     /// The number of nodes whose private endpoints the registry does not show to this node.
     pub hidden_nodes: u32,
+}
+
+/// When readings were last taken; `None` before the first one. A reading that fails leaves the time as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadTimes {
+    /// The counters of links.
+    pub links: Option<Uptime>,
+    /// The tables of babeld.
+    pub routes: Option<Uptime>,
+    /// The results of probes.
+    pub probes: Option<Uptime>,
+    /// The states of processes.
+    pub processes: Option<Uptime>,
 }
 
 /// The routes through one slot.

@@ -4,10 +4,12 @@
 //! actor continues from the last published snapshot. Successive snapshots share the parts that have not changed
 //! ([`Arc`]).
 
-pub use super::records::{Entry, NodeDescription, RegistryContact, Served};
+pub use super::records::{Entry, NodeDescription, ReadTimes, RegistryContact, Served};
 use super::{
+    children::Children,
     counts::{Counts, DrainOutcome, increment},
-    traffic::Rows,
+    route_history::RouteHistory,
+    traffic::{CameUp, Rows},
 };
 use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, LeasesRead, OwnCertificate, OwnEndpointsRead,
@@ -16,10 +18,11 @@ use crate::messages::{
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
-    names::{Prefix, Slot, Transport},
+    names::{Prefix, Role, Slot, Transport},
     observation::{BabelTable, INFINITY, ProbeReading},
-    orders::Order,
+    orders::{CloseReason, Order},
     planner::Verdict,
+    probe_history::ProbeTotals,
     units::Uptime,
 };
 use std::{
@@ -49,12 +52,16 @@ pub struct Snapshot {
     pub identity: Arc<NodeDescription>,
     /// All tunnels, including those closed in the last half minute.
     pub rows: Rows,
-    /// babeld's table; `None` if babeld did not answer the last request.
+    /// babeld's table; the last one while babeld does not answer, and `None` before its first answer.
     pub babel: Option<Arc<BabelTable>>,
+    /// Whether babeld answered the last request.
+    pub is_babel_answering: bool,
     /// The default routes for packets from the network's range.
     pub exit_routes: Arc<ExitRoutes>,
-    /// When babeld last answered.
-    pub babel_answered_at: Option<Uptime>,
+    /// When readings were last taken.
+    pub read_times: ReadTimes,
+    /// The installed routes as last read, and how they changed.
+    pub route_history: Arc<RouteHistory>,
     /// The numbers of nodes and routes that are reached through each slot.
     pub served: Arc<BTreeMap<Slot, Served>>,
     /// Number of nodes to which babeld has a route, installed or not.
@@ -67,6 +74,8 @@ pub struct Snapshot {
     pub routes_unreachable: u64,
     /// The last reading of the prober.
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
+    /// The probes of all tunnels since the prober started, by role.
+    pub probe_totals: Arc<BTreeMap<Role, ProbeTotals>>,
     /// The last reading of the peer cache.
     pub peers: Arc<PeersRead>,
     /// The names of nodes that are in force.
@@ -75,6 +84,8 @@ pub struct Snapshot {
     pub leases: Arc<LeasesRead>,
     /// The last reading of all supervised processes.
     pub processes: Arc<ProcessesRead>,
+    /// The sums over all processes that ever ran.
+    pub children: Arc<Children>,
     /// The last call to the registry.
     pub registry: Arc<RegistryContact>,
     /// The current signed documents.
@@ -112,14 +123,17 @@ impl Snapshot {
             booted_at,
             rows: Rows::default(),
             babel: None,
+            is_babel_answering: false,
             exit_routes: Arc::default(),
-            babel_answered_at: None,
+            read_times: ReadTimes::default(),
+            route_history: Arc::default(),
             served: Arc::default(),
             nodes_known: 0,
             nodes_reachable: 0,
             routes_installed: 0,
             routes_unreachable: 0,
             probes: Arc::default(),
+            probe_totals: Arc::default(),
             peers: Arc::new(PeersRead {
                 at,
                 candidates: Vec::new(),
@@ -133,8 +147,9 @@ impl Snapshot {
             }),
             processes: Arc::new(ProcessesRead {
                 at,
-                processes: Vec::new(),
+                ..ProcessesRead::default()
             }),
+            children: Arc::default(),
             registry: Arc::default(),
             documents: Arc::default(),
             certificate: None,
@@ -157,12 +172,10 @@ impl Snapshot {
         self.booted_at.saturating_add(at.0)
     }
 
-    /// Returns whether babeld has answered within the last [`STALE`].
+    /// Returns whether babeld answered the last request, within the last [`STALE`].
     pub fn is_babel_up(&self) -> bool {
-        self.babel.is_some()
-            && self
-                .babel_answered_at
-                .is_some_and(|at| self.at.since(at) < STALE)
+        let is_recent = |at| self.at.since(at) < STALE;
+        self.is_babel_answering && self.read_times.routes.is_some_and(is_recent)
     }
 
     /// Returns whether the registry answered the last call.
@@ -202,6 +215,8 @@ impl Snapshot {
 
     /// Records a reading of the probes of all tunnels.
     pub fn on_probes_read(&mut self, reading: ProbesRead) {
+        self.read_times.probes = Some(reading.at);
+        self.probe_totals = Arc::new(reading.totals);
         self.probes = Arc::new(
             reading
                 .probes
@@ -220,12 +235,24 @@ impl Snapshot {
         self.rows.on_tunnel_opened(fact);
     }
 
-    /// Counts a tunnel that came up.
+    /// Counts a tunnel that came up, and how long that took; logs one that came up again.
     pub fn on_tunnel_up(&mut self, fact: &TunnelCameUp) {
-        increment(
-            &mut Arc::make_mut(&mut self.counts).came_up,
-            fact.slot.role(),
-        );
+        let (slot, role) = (fact.slot, fact.slot.role());
+        let counts = Arc::make_mut(&mut self.counts);
+        increment(&mut counts.came_up, role);
+        match self.rows.on_tunnel_up(fact) {
+            Some(CameUp::First { took }) => {
+                if let Some(times) = counts.setup.get_mut(&role) {
+                    times.observe(took);
+                }
+            }
+            Some(CameUp::Again { times }) => {
+                let terms = format!("times={times}");
+                let peer = Some(fact.peer);
+                self.log(fact.at, "reconnected", slot, peer, "restarted", terms);
+            }
+            None => {}
+        }
     }
 
     /// Counts and logs a closed tunnel.
@@ -234,6 +261,12 @@ impl Snapshot {
         increment(&mut counts.closed, (fact.slot.role(), fact.reason));
         if Arc::make_mut(&mut self.draining).remove(&fact.slot) {
             increment(&mut counts.drains, DrainOutcome::Interrupted);
+        }
+        if matches!(
+            fact.reason,
+            CloseReason::PeerDead | CloseReason::ProcessDied
+        ) {
+            Arc::make_mut(&mut self.route_history).on_loss(fact.slot, fact.decided_at);
         }
         let carried = self.rows.on_tunnel_closed(fact).unwrap_or_default();
         let terms = format!(

@@ -3,7 +3,7 @@
 //! The counters of a slot continue from one tunnel to the next; those of a tunnel start at 0 when it is opened.
 //! Sums by role are computed from slots, not from tunnels, so that they include the last bytes of a tunnel.
 
-use crate::messages::{LinksSampled, TunnelClosed, TunnelOpened};
+use crate::messages::{LinksSampled, TunnelCameUp, TunnelClosed, TunnelOpened};
 use policies::{
     names::{Prefix, Role, Slot},
     observation::{LinkCounters, Phase, TunnelReading},
@@ -30,6 +30,10 @@ pub struct Row {
     pub rx_rate: f64,
     /// The smoothed rate of sent bytes per second.
     pub tx_rate: f64,
+    /// Number of times that the tunnel came up.
+    times_up: u64,
+    /// When the tunnel was opened.
+    opened_at: Uptime,
     /// When the counters were last read.
     read_at: Option<Uptime>,
     /// When a reading last showed a frame that had been received.
@@ -40,6 +44,8 @@ impl Row {
     fn new(tunnel: TunnelReading) -> Self {
         let carried = LinkCounters::default();
         Self {
+            opened_at: tunnel.since,
+            times_up: 0,
             tunnel,
             closed_at: None,
             carried,
@@ -63,6 +69,11 @@ impl Row {
         Some(now.since(last))
     }
 
+    /// Returns how often the tunnel came up again, because OpenVPN was restarted at either end.
+    pub fn reconnects(&self) -> u64 {
+        self.times_up.saturating_sub(1)
+    }
+
     /// Adds the traffic since the last reading, and updates the rates.
     fn add_traffic(&mut self, increase: LinkCounters, at: Uptime) {
         self.carried = sum(self.carried, increase);
@@ -78,6 +89,21 @@ impl Row {
             }
         }
     }
+}
+
+/// How a tunnel came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CameUp {
+    /// It came up for the first time.
+    First {
+        /// The time since it was opened.
+        took: Duration,
+    },
+    /// It came up again.
+    Again {
+        /// How often that happened so far.
+        times: u64,
+    },
 }
 
 /// The traffic of all tunnels that a slot has had.
@@ -185,6 +211,21 @@ impl Rows {
         self.insert_live(Row::new(tunnel));
     }
 
+    /// Records that a tunnel came up; returns `None` if there is no such tunnel.
+    pub(super) fn on_tunnel_up(&mut self, fact: &TunnelCameUp) -> Option<CameUp> {
+        let row = self.live.get_mut(&fact.slot)?;
+        if row.tunnel.peer != fact.peer {
+            return None;
+        }
+        row.times_up = row.times_up.saturating_add(1);
+        Some(match row.reconnects() {
+            0 => CameUp::First {
+                took: fact.at.since(row.opened_at),
+            },
+            times => CameUp::Again { times },
+        })
+    }
+
     /// Moves a closed tunnel to the closed ones, and returns its traffic. Readings that were taken before the close
     /// but arrive after it are ignored.
     pub fn on_tunnel_closed(&mut self, fact: &TunnelClosed) -> Option<LinkCounters> {
@@ -234,6 +275,8 @@ fn sum(a: LinkCounters, b: LinkCounters) -> LinkCounters {
         tx_bytes: a.tx_bytes.saturating_add(b.tx_bytes),
         rx_packets: a.rx_packets.saturating_add(b.rx_packets),
         tx_packets: a.tx_packets.saturating_add(b.tx_packets),
+        rx_dropped: a.rx_dropped.saturating_add(b.rx_dropped),
+        tx_dropped: a.tx_dropped.saturating_add(b.tx_dropped),
     }
 }
 
@@ -284,6 +327,7 @@ mod tests {
             at: Uptime::from_secs(seconds),
             slot: SLOT,
             peer: peer(number),
+            decided_at: Uptime::from_secs(seconds),
             reason: CloseReason::Unused,
             lived: Duration::from_secs(1),
         }
@@ -350,6 +394,25 @@ mod tests {
         check(&rows, &[(7, 0, false)]);
         rows.on_links_sampled(sample(4, &[(SLOT, 7, 130)]));
         check(&rows, &[(7, 30, false)]);
+    }
+
+    #[test]
+    fn a_tunnel_that_comes_up_again_is_a_reconnect_and_no_setup() {
+        let mut rows = Rows::default();
+        let (slot, peer) = (SLOT, peer(7));
+        let up = |seconds| TunnelCameUp {
+            at: Uptime::from_secs(seconds),
+            slot,
+            peer,
+        };
+        assert_eq!(rows.on_tunnel_up(&up(1)), None);
+        let at = Uptime::from_secs(2);
+        rows.on_tunnel_opened(&TunnelOpened { at, slot, peer });
+        rows.on_links_sampled(sample(3, &[(SLOT, 7, 0)]));
+        let took = Duration::from_secs(3);
+        assert_eq!(rows.on_tunnel_up(&up(5)), Some(CameUp::First { took }));
+        assert_eq!(rows.on_tunnel_up(&up(9)), Some(CameUp::Again { times: 1 }));
+        assert_eq!(rows.live().next().unwrap().reconnects(), 1);
     }
 
     #[test]

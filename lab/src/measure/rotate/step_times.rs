@@ -208,7 +208,7 @@ mod tests {
 
     const METRICS: &str = "# TYPE warren_process_stale gauge\n\
         warren_process_stale{process=\"server-udp\"} 0\n\
-        warren_process_stale{process=\"wrn0\"} 1\n\
+        warren_process_stale{process=\"client\"} 1\n\
         warren_document_version{document=\"network\"} 7\n\
         warren_document_version{document=\"revocations\"} 3\n\
         warren_certificate_expiry_timestamp_seconds 1900000000\n";

@@ -111,13 +111,18 @@ pub(super) fn process(name: &str, starts: u32) -> ProcessReading {
         pid: Some(42),
         ready: true,
         starts,
+        exits: Default::default(),
         stale: false,
         failure: None,
     }
 }
 
 pub(super) fn processes(processes: Vec<ProcessReading>) -> ProcessesRead {
-    ProcessesRead { at: NOW, processes }
+    ProcessesRead {
+        at: NOW,
+        processes,
+        ..ProcessesRead::default()
+    }
 }
 
 pub(super) fn peers(candidates: Vec<Candidate>, unused: Vec<UnusedEndpoint>) -> Arc<PeersRead> {

@@ -1,0 +1,51 @@
+//! The exporter's pages, and how many series a node has.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "all of it is tests, helpers included; one prints a figure"
+)]
+
+mod exporting_node;
+mod snapshot;
+
+use exporting_node::*;
+use snapshot::send_tunnels;
+use tokio::net::TcpStream;
+
+#[actix::test]
+async fn a_page_links_to_all_others_and_head_has_the_status_of_get() {
+    let node = Node::start().await;
+    let (status, page) = node.get("/").await;
+    assert_eq!(status, 200);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert!(page.contains(&format!("href=\"{path}\"")), "{page}");
+        let connect = TcpStream::connect(("127.0.0.1", node.port)).await;
+        let (status, body) = ask(connect.unwrap(), "HEAD", path).await;
+        assert_eq!((status, body.as_str()), (200, ""), "{path}");
+    }
+    assert!(page.contains("7/16"), "{page}");
+    let connect = TcpStream::connect(("127.0.0.1", node.port)).await;
+    assert_eq!(ask(connect.unwrap(), "POST", "/metrics").await.0, 405);
+}
+
+/// The budget of a Prometheus that scrapes thousands of nodes.
+#[actix::test]
+async fn a_node_with_twenty_tunnels_has_at_most_600_series_and_each_further_tunnel_16() {
+    let node = Node::start().await;
+    let mut counts = Vec::new();
+    for tunnels in [5, 20, 100] {
+        send_tunnels(&node.telemetry, node.clock.now(), tunnels);
+        let tunnel = format!("tunnel=\"wrn{}\"", tunnels - 1);
+        let text = wait_until("all tunnels", async || {
+            let (_, text) = node.get("/metrics").await;
+            text.contains(&tunnel).then_some(text)
+        })
+        .await;
+        counts.push(text.lines().filter(|line| !line.starts_with('#')).count());
+    }
+    println!("series with 5, 20 and 100 tunnels: {counts:?}");
+    assert!(counts[1] <= 600, "{counts:?}");
+    assert!(counts[2] - counts[1] <= 80 * 16, "{counts:?}");
+}

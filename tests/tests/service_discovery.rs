@@ -1,0 +1,53 @@
+//! Prometheus finds nodes by the registry's list, and scrapes them by their own addresses in the network.
+
+use anyhow::{Context, Result};
+use lab::{
+    Lab, Options, is_skipped_without_root,
+    progress::progress,
+    prometheus::{Prometheus, REGISTRY_JOB},
+    wait::wait_until,
+};
+use std::time::{Duration, Instant};
+
+/// Nodes of the network; Prometheus runs on the first one.
+const NODES: usize = 4;
+/// All nodes are scraped within this time.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_registry_lists_all_nodes_and_they_are_scraped_by_their_own_addresses() -> Result<()> {
+    if is_skipped_without_root("service_discovery") {
+        return Ok(());
+    }
+    let lab = Lab::build_joined(Options {
+        nodes: NODES,
+        tunnels_to_dial: Some(2),
+        ..Options::default()
+    })?;
+    for node in lab.nodes() {
+        node.configure("metrics", "['127.0.0.1:9197', 'overlay:9197']")?;
+    }
+    lab.start_and_converge()?;
+    let started_at = Instant::now();
+    let prometheus = Prometheus::start_on_member(&lab, lab.node(0)?)?;
+    let job = format!("job!=\"{REGISTRY_JOB}\"");
+    let query = format!("sum(up{{{job}}})");
+    let all = wait_until(DEADLINE, || {
+        let up = prometheus.value(&query).ok()?;
+        (format!("{up}") == NODES.to_string()).then_some(())
+    });
+    all.with_context(|| format!("not all nodes are scraped:\n{}", prometheus.log_tail()))?;
+    let seconds = started_at.elapsed().as_secs_f64();
+    progress(format!(
+        "{NODES} nodes found and scraped {seconds:.0} s after the start"
+    ));
+    // Each node still answers on loopback, too.
+    for node in lab.nodes() {
+        node.scrape()?;
+        let own = node.identity()?.address;
+        let target = format!("count(up{{instance=\"[{own}]:9197\"}} == 1)");
+        let scraped = prometheus.value(&target)?;
+        anyhow::ensure!(format!("{scraped}") == "1", "{target} is {scraped}");
+    }
+    Ok(())
+}
