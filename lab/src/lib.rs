@@ -27,6 +27,7 @@
 //! | follow the planners' decisions | [`closing_monitor`] |
 //! | check that a host is as it was before | [`host_snapshot`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
+//! | inject faults and attacks, and compare with the promises | [`faults`], and `./test --faults` |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
 //!
@@ -39,6 +40,7 @@ pub mod closing_monitor;
 mod convergence;
 pub mod delays;
 pub mod demo;
+pub mod faults;
 pub mod frame_counter;
 pub mod host_snapshot;
 pub mod http;
