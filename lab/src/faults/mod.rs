@@ -150,7 +150,8 @@ pub fn run(
         }
     }
     if let Some(page) = page {
-        std::fs::write(page, report::page(&outcomes))
+        let previous = std::fs::read_to_string(page).unwrap_or_default();
+        std::fs::write(page, report::page(&outcomes, &previous))
             .with_context(|| format!("cannot write {}", page.display()))?;
     }
     let broken: Vec<_> = outcomes

@@ -6,7 +6,7 @@ use super::{
     square::{LogWatch, NEIGHBOUR, RUNNING, Square, VICTIM},
 };
 use crate::{ip, progress::progress, wait::pause};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv6Net};
 use policies::names::Prefix;
 use std::time::Duration;
@@ -39,6 +39,9 @@ enum Origin {
     Nobody,
 }
 
+/// The number of a node that does not exist.
+const ABSENT_NODE: u32 = 777;
+
 /// Which ranges are announced.
 #[derive(Clone, Copy)]
 enum Ranges {
@@ -49,6 +52,8 @@ enum Ranges {
     VictimPart,
     VictimAddress,
     Neighbour,
+    /// That of a node that does not exist, so that honest nodes forward the lie.
+    Absent,
     /// The network, half of it, and more than it.
     Network,
     /// Most of the internet, over IPv6 and IPv4.
@@ -142,6 +147,13 @@ const LIES: &[Lie] = &[
         origin: Origin::Liar,
         metric: 192,
     },
+    Lie {
+        id: "forwarded",
+        fault: "a range that no node has, under the liar's router id, as if one hop away: honest nodes forward it",
+        ranges: Ranges::Absent,
+        origin: Origin::Liar,
+        metric: 96,
+    },
 ];
 
 impl Lie {
@@ -162,6 +174,10 @@ impl Lie {
             Ranges::VictimPart => vec![part(80)?],
             Ranges::VictimAddress => vec![Ipv6Net::new(address, 128)?.into()],
             Ranges::Neighbour => vec![network.node_range(neighbour).into()],
+            Ranges::Absent => {
+                let absent = Prefix::new(ABSENT_NODE, 16).context("no prefix")?;
+                vec![network.node_range(absent).into()]
+            }
             Ranges::Network => vec![whole(49)?, whole(48)?, whole(47)?],
             Ranges::Internet => vec![
                 "2000::/3".parse()?,

@@ -8,7 +8,7 @@ const INTRODUCTION: &str = "\
 # Reliability
 
 What was done to networks of real nodes, what followed, and what is promised. `./test --faults` writes this page; it needs root, and takes
-about ten minutes. [SECURITY-MODEL.md](SECURITY-MODEL.md) says against whom a node is protected, [MEASUREMENTS.md](MEASUREMENTS.md) has the
+about fifteen minutes. With `--only GROUP` it replaces the rows of that group. [SECURITY-MODEL.md](SECURITY-MODEL.md) says against whom a node is protected, [MEASUREMENTS.md](MEASUREMENTS.md) has the
 figures of networks without attackers.
 
 ";
@@ -71,19 +71,60 @@ fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The page with these outcomes.
-pub fn page(outcomes: &[Outcome]) -> String {
-    let rows: Vec<_> = outcomes.iter().map(table_rows).collect();
-    let faults = outcomes
-        .iter()
-        .map(|outcome| format!("| {} | {} |\n", outcome.id, outcome.fault));
-    let faults: String = faults.collect();
+/// The page with these outcomes. The rows of other faults are kept from the previous page.
+pub fn page(outcomes: &[Outcome], previous: &str) -> String {
+    let results = merge(
+        rows_of(previous, "Results"),
+        outcomes
+            .iter()
+            .map(|outcome| (outcome.id, table_rows(outcome))),
+    );
+    let faults = merge(
+        rows_of(previous, "Faults"),
+        outcomes.iter().map(|outcome| {
+            (
+                outcome.id,
+                format!("| {} | {} |", outcome.id, outcome.fault),
+            )
+        }),
+    );
     format!(
-        "{INTRODUCTION}{}\n\n## Results\n\n{}\n{}\n\n## Faults\n\n| id | what was done |\n| --- | --- |\n{faults}{EXPLANATION}",
+        "{INTRODUCTION}{}\n\n## Results\n\n{}\n{results}\n\n## Faults\n\n| id | what was done |\n| --- | --- |\n{faults}\n{EXPLANATION}",
         machine(),
         table_head(),
-        rows.join("\n")
     )
+}
+
+/// The rows of the table in a section of a page, by id; rows with one id follow each other.
+fn rows_of(page: &str, section: &str) -> Vec<(String, String)> {
+    let lines = page
+        .lines()
+        .skip_while(|line| *line != format!("## {section}"));
+    let table = lines.skip_while(|line| !line.starts_with("| --- ")).skip(1);
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for line in table.take_while(|line| line.starts_with("| ")) {
+        let id = line.split('|').nth(1).unwrap_or_default().trim().to_owned();
+        match rows.last_mut() {
+            Some((last, text)) if *last == id => *text = format!("{text}\n{line}"),
+            Some(_) | None => rows.push((id, line.to_owned())),
+        }
+    }
+    rows
+}
+
+/// Replaces the rows with the same id, and appends the others.
+fn merge(
+    mut rows: Vec<(String, String)>,
+    new: impl Iterator<Item = (&'static str, String)>,
+) -> String {
+    for (id, text) in new {
+        match rows.iter_mut().find(|(old, _)| *old == id) {
+            Some((_, row)) => *row = text,
+            None => rows.push((id.to_owned(), text)),
+        }
+    }
+    let texts: Vec<_> = rows.into_iter().map(|(_, text)| text).collect();
+    texts.join("\n")
 }
 
 /// A sentence about when and where the page was written.
@@ -136,7 +177,23 @@ mod tests {
 
     #[test]
     fn the_page_lists_each_fault() {
-        let page = page(&[outcome(Some(Duration::ZERO))]);
+        let page = page(&[outcome(Some(Duration::ZERO))], "");
         assert!(page.contains("| lie | a lie |") && page.contains("| 0 s | <= 2 s | yes |"));
+    }
+
+    #[test]
+    fn a_later_page_replaces_the_rows_of_the_same_fault_and_keeps_the_others() {
+        let other = Outcome {
+            id: "other",
+            ..outcome(Some(Duration::ZERO))
+        };
+        let first = page(&[outcome(Some(Duration::ZERO)), other], "");
+        let second = page(&[outcome(None)], &first);
+        let rows =
+            |page: &str, start: &str| page.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(rows(&second, "| other | "), 3);
+        assert_eq!(rows(&second, "| lie | "), 3);
+        assert!(second.contains("| never s |"));
+        assert_eq!(rows(&page(&[], &second), "| lie | "), 3);
     }
 }
