@@ -15,6 +15,7 @@ test_packages=(
     /usr/sbin/miniupnpd:miniupnpd
     /usr/bin/prometheus:prometheus
     /usr/bin/openssl:openssl
+    /usr/bin/curl:curl
     /usr/bin/linux.uml:user-mode-linux
     /usr/sbin/modprobe:kmod
     /usr/share/doc/python3-venv:python3-venv

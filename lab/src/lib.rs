@@ -29,6 +29,7 @@
 //! | let the router in front of a node misbehave | [`scripted_gateway`] |
 //! | let a real Prometheus scrape the nodes and the registry | [`prometheus`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
+//! | inject faults and attacks, and compare with the promises | [`faults`], and `./test --faults` |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
 //!
@@ -41,6 +42,7 @@ pub mod closing_monitor;
 mod convergence;
 pub mod delays;
 pub mod demo;
+pub mod faults;
 pub mod frame_counter;
 pub mod host_snapshot;
 pub mod http;

@@ -5,7 +5,9 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
-    Lab, Options, demo, lab_run,
+    Lab, Options, demo,
+    faults::{self, Group},
+    lab_run,
     measure::{
         self,
         recover::{FatalSignal, Fault},
@@ -14,7 +16,7 @@ use lab::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, io::Write, process::ExitCode};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, process::ExitCode};
 
 /// Builds whole networks in namespaces on this machine, with real processes. Needs root.
 #[derive(Parser)]
@@ -51,6 +53,15 @@ enum Command {
         /// Print only the JSON.
         #[arg(long, global = true)]
         json: bool,
+    },
+    /// Inject faults and attacks, and compare what follows with the promises; takes about 15 minutes.
+    Faults {
+        /// The groups of faults [default: all].
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<Group>,
+        /// Write the results to this page, such as docs/RELIABILITY.md.
+        #[arg(long)]
+        page: Option<PathBuf>,
     },
     /// Remove what dead runs have left.
     Clean,
@@ -286,6 +297,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up { nodes, dial, keep } => run_network(nodes, dial, keep),
         Command::Demo { keep } => demo::run(keep),
         Command::Measure { measurement, json } => print_result(&measurement.run()?, json),
+        Command::Faults { only, page } => faults::run(&only, page.as_deref(), print),
         Command::Clean => {
             for name in lab_run::remove_dead_runs() {
                 print(&format!("removed what run {name} had left"))?;

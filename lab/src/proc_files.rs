@@ -103,6 +103,14 @@ pub fn resident_kib(pid: u32) -> Result<u64> {
     sum_of_lines(pid, "status", &["VmRSS:"])
 }
 
+/// The most resident memory that the process has had so far, in KiB.
+///
+/// # Errors
+/// Fails if there is no such process.
+pub fn peak_kib(pid: u32) -> Result<u64> {
+    sum_of_lines(pid, "status", &["VmHWM:"])
+}
+
 /// Memory of the process that it shares with no other process, in KiB.
 ///
 /// # Errors

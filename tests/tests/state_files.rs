@@ -2,72 +2,26 @@
 //! that only an operator can put back, and writes nowhere else.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Node, Options, is_skipped_without_root, wait::wait_until};
+use lab::{
+    Lab, Node, Options,
+    faults::state_files::{DAMAGES, Damage, MAX_RESIDENT_KIB, REPLACEABLE, start},
+    is_skipped_without_root,
+    proc_files::peak_kib,
+    wait::wait_until,
+};
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// The state files that a node creates or fetches again.
-const REPLACEABLE: &[&str] = &[
-    "peers.sqlite",
-    "revocations.json",
-    "babel-seqno",
-    "sysctls.json",
-    "leases.json",
-    "network.json",
-    "tls-crypt.key",
-];
 /// The files that only an operator can put back.
 const IDENTITY: &[&str] = &["ca.crt", "node.crt", "node.key"];
 /// Longest wait until the daemon has started its babeld.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// Most memory that the daemon may have taken at any time, in KiB.
-const MAX_RESIDENT_KIB: u64 = 64 << 10;
-/// Size of a sparse file, in bytes.
-const SPARSE_BYTES: u64 = 2 << 30;
 /// The uids of OpenVPN and babeld in a lab.
 const CHILDREN: [&str; 2] = ["61197", "61198"];
-
-/// How a file is damaged.
-#[derive(Clone, Copy, Debug)]
-enum Damage {
-    Empty,
-    Garbage,
-    Half,
-    Sparse,
-    Folder,
-    Link,
-}
-
-const DAMAGES: &[Damage] = &[
-    Damage::Empty,
-    Damage::Garbage,
-    Damage::Half,
-    Damage::Sparse,
-    Damage::Folder,
-    Damage::Link,
-];
-
-impl Damage {
-    /// Damages the file at `path`; a link leads to `secret`.
-    fn apply(self, path: &Path, secret: &Path) -> Result<()> {
-        let content = fs::read(path).unwrap_or_default();
-        let is_removed = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
-        drop(is_removed);
-        match self {
-            Self::Empty => fs::write(path, "")?,
-            Self::Garbage => fs::write(path, b"\xff\0{[".repeat(1_000))?,
-            Self::Half => fs::write(path, content.get(..content.len() / 2).unwrap_or_default())?,
-            Self::Sparse => fs::File::create(path)?.set_len(SPARSE_BYTES)?,
-            Self::Folder => fs::create_dir_all(path.join("full"))?,
-            Self::Link => symlink(secret, path)?,
-        }
-        Ok(())
-    }
-}
 
 /// A file of root's alone, to which links lead.
 struct Secret(PathBuf);
@@ -87,22 +41,6 @@ impl Secret {
         let text = fs::read_to_string(&self.0);
         assert_eq!(text.ok().as_deref(), Some("root's alone"));
     }
-}
-
-fn start(node: &Node) -> Result<()> {
-    node.start()?;
-    let sample = "warren_process_up{process=\"babeld\"}";
-    let is_up = || (node.metric(sample).ok()? == 1).then_some(());
-    wait_until(START_TIMEOUT, is_up).with_context(|| node.describe("did not start babeld"))
-}
-
-/// Returns the most memory that the daemon has taken so far, in KiB.
-fn peak_kib(node: &Node) -> Result<u64> {
-    let pid = node.pid().context("the daemon has exited")?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("no VmHWM")?.parse()?)
 }
 
 #[test]
@@ -141,7 +79,7 @@ fn a_node_starts_with_damaged_state_files_and_names_them() -> Result<()> {
                 "{damage:?} {file}: {printed}"
             );
         }
-        let peak = peak_kib(node)?;
+        let peak = peak_kib(node.pid().context("the daemon has exited")?)?;
         ensure!(peak <= MAX_RESIDENT_KIB, "{damage:?}: {peak} KiB");
         secret.check();
     }

@@ -1,0 +1,183 @@
+//! SIGKILL of a daemon at random moments: its children end, its files stay whole, and the next start finds the host as it was.
+
+use super::{
+    Figure, Outcome,
+    square::{MIDDLE, Square},
+};
+use crate::{
+    Lab, Node, Options, PingSchedule,
+    host_snapshot::HostSnapshot,
+    measure::recover::{FatalSignal, kill_child},
+    pinger::all_pairs,
+    progress::progress,
+    wait::{pause, wait_until},
+};
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill as kill_process},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// The children that are killed: id, fault, and name in `warren status`.
+const CHILDREN: [(&str, &str, &str); 2] = [
+    (
+        "kill-babeld",
+        "SIGKILL of the babeld of a node that others need",
+        "babeld",
+    ),
+    (
+        "kill-server",
+        "SIGKILL of the UDP server of a node that others need",
+        "server-udp",
+    ),
+];
+/// Time in which the network recovers from the death of a child.
+const RECOVERY_TIME: Duration = Duration::from_secs(10);
+/// Promised longest gap of a pair then.
+const MAX_GAP: Duration = Duration::from_secs(5);
+/// Time for which a daemon is stopped.
+const FREEZE_SPAN: Duration = Duration::from_secs(30);
+/// Number of kills of a daemon.
+const KILLS: usize = 60;
+/// The longest time from a start to the kill; it covers the start, the first dials, and a node at work.
+const MAX_LIFE: Duration = Duration::from_secs(5);
+/// Promised time until all children are gone.
+const CHILDREN_GONE: Duration = Duration::from_secs(2);
+/// Longest time that is waited for it.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Promised time from the last start until the node reaches the others.
+const BACK: Duration = Duration::from_secs(15);
+/// The node that is killed.
+const VICTIM: usize = 0;
+
+/// Kills children of a node, and then the daemon of another network again and again.
+pub(super) fn run() -> Result<Vec<Outcome>> {
+    let square = Square::build(0)?;
+    let mut outcomes = CHILDREN
+        .into_iter()
+        .map(|child| kill_child_of(&square, child))
+        .collect::<Result<Vec<_>>>()?;
+    outcomes.push(freeze_daemon(&square)?);
+    drop(square);
+    outcomes.push(kill_daemons()?);
+    Ok(outcomes)
+}
+
+/// Kills one child of the node between others, and returns the longest gap of any pair.
+fn kill_child_of(
+    square: &Square,
+    (id, fault, child): (&'static str, &'static str, &str),
+) -> Result<Outcome> {
+    progress(fault);
+    let start = square.pinger.now();
+    kill_child(square.lab.node(MIDDLE)?, child, FatalSignal::Kill)?;
+    pause(RECOVERY_TIME);
+    let pings = square.pings(start, square.pinger.now());
+    Ok(Outcome {
+        id,
+        fault,
+        tries: 1,
+        figures: vec![Figure::time(
+            "longest gap of a pair",
+            Some(pings.longest_gap),
+            MAX_GAP,
+        )],
+    })
+}
+
+/// Stops the daemon of the node between others with SIGSTOP for a while; its children go on.
+fn freeze_daemon(square: &Square) -> Result<Outcome> {
+    let fault = "SIGSTOP of the daemon of a node that others need, for 30 s";
+    progress(fault);
+    let node = square.lab.node(MIDDLE)?;
+    let pid = Pid::from_raw(i32::try_from(node.pid().context("the daemon has exited")?)?);
+    let start = square.pinger.now();
+    kill_process(pid, Signal::SIGSTOP)?;
+    pause(FREEZE_SPAN);
+    kill_process(pid, Signal::SIGCONT)?;
+    pause(RECOVERY_TIME);
+    let pings = square.pings(start, square.pinger.now());
+    Ok(Outcome {
+        id: "freeze-daemon",
+        fault,
+        tries: 1,
+        figures: vec![Figure::lost(pings, 0.0)],
+    })
+}
+
+/// Kills the daemon of one node of three at random moments.
+fn kill_daemons() -> Result<Outcome> {
+    let lab = Lab::build_joined(Options::with_nodes(3))?;
+    let node = lab.node(VICTIM)?;
+    let before = HostSnapshot::take(node.namespace())?;
+    for other in lab.nodes().iter().skip(1) {
+        other.start()?;
+    }
+    let fault = "SIGKILL of a daemon at a random moment of its first 5 s";
+    progress(fault);
+    let (mut orphans, mut slowest) = (0, Duration::ZERO);
+    for _ in 0..KILLS {
+        node.start()?;
+        pause(MAX_LIFE.mul_f64(fastrand::f64()));
+        let gone_after = kill(node)?;
+        orphans += u64::from(gone_after > CHILDREN_GONE);
+        slowest = slowest.max(gone_after);
+    }
+    let pinger = lab.start_pings(PingSchedule::UNTIL_ANSWERED)?;
+    let start = pinger.now();
+    node.start()?;
+    let back = wait_until(WAIT_TIMEOUT + BACK, || {
+        pinger.all_answered(start, all_pairs)
+    });
+    let back = back.map(|moment| moment.saturating_sub(start));
+    drop(pinger);
+    let unclean_stops = u64::from(node.stop_cleanly().is_err());
+    let after = HostSnapshot::take(node.namespace())?;
+    let residues = before.changes_to(&after);
+    residues.iter().for_each(progress);
+    Ok(Outcome {
+        id: "kill-daemon",
+        fault,
+        tries: KILLS,
+        figures: vec![
+            Figure::time("children gone", Some(slowest), CHILDREN_GONE),
+            Figure::count("orphans after 2 s", orphans, 0),
+            Figure::time("next start reaches all", back, BACK),
+            Figure::count(
+                "unfinished files after a stop",
+                count_drafts(node.root()),
+                0,
+            ),
+            Figure::count("residues after a stop", u64::try_from(residues.len())?, 0),
+            Figure::count("unclean stops", unclean_stops, 0),
+        ],
+    })
+}
+
+/// Kills the daemon; returns the time until nothing runs in its namespace.
+fn kill(node: &Node) -> Result<Duration> {
+    let start = Instant::now();
+    node.kill();
+    let is_empty = || node.processes().is_empty().then_some(());
+    wait_until(WAIT_TIMEOUT, is_empty)
+        .with_context(|| node.describe("was killed, but its children live on after 10 s"))?;
+    Ok(start.elapsed())
+}
+
+/// Counts the files below a folder that were written and not yet renamed.
+fn count_drafts(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |path: &Path| {
+        if path.is_dir() && !path.is_symlink() {
+            count_drafts(path)
+        } else {
+            u64::from(path.extension().is_some_and(|end| end == "new"))
+        }
+    };
+    entries.map(|entry| count(&entry.path())).sum()
+}

@@ -1,0 +1,168 @@
+//! Injects faults and attacks into networks of real nodes, and compares what follows with what the documents promise.
+//!
+//! Each group of faults is a module. It builds a network, attacks it, and returns one [`Outcome`] for each fault.
+//! [`run`] runs groups and prints a table; [`report`] formats it, and the page `docs/RELIABILITY.md`.
+//!
+//! To add a fault: add it to a group, or write a module with a function that returns outcomes and add a variant to
+//! [`Group`].
+
+mod floods;
+mod kills;
+pub mod liar;
+mod local_user;
+mod prefix_theft;
+mod replay;
+pub mod report;
+mod square;
+pub mod state_files;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use std::{path::Path, time::Duration};
+
+/// Faults that share a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Group {
+    /// A member announces ranges that are not its own.
+    PrefixTheft,
+    /// A local user without rights sends Babel packets and notices.
+    LocalUser,
+    /// Too many packets, log lines, routes and connections.
+    Floods,
+    /// A member's first packet, sent again and again.
+    Replay,
+    /// SIGKILL of child processes, and of a daemon at random moments.
+    Kills,
+    /// Damaged state files of a node.
+    StateFiles,
+}
+
+impl Group {
+    fn run(self) -> Result<Vec<Outcome>> {
+        match self {
+            Self::PrefixTheft => prefix_theft::run(),
+            Self::LocalUser => local_user::run(),
+            Self::Floods => floods::run(),
+            Self::Replay => replay::run(),
+            Self::Kills => kills::run(),
+            Self::StateFiles => state_files::run(),
+        }
+    }
+}
+
+/// What followed from one fault.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// A short name, which stays the same from run to run.
+    pub id: &'static str,
+    /// The fault in words.
+    pub fault: &'static str,
+    /// How often it was injected.
+    pub tries: usize,
+    /// What was measured.
+    pub figures: Vec<Figure>,
+}
+
+impl Outcome {
+    /// Whether all promises were kept.
+    pub fn is_held(&self) -> bool {
+        self.figures.iter().all(Figure::is_held)
+    }
+}
+
+/// One measured value, and the limit that is promised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// What was measured, such as `pings lost`.
+    pub name: &'static str,
+    /// The worst value of all tries; infinite if the awaited event did not happen.
+    pub value: f64,
+    /// The highest value that is promised.
+    pub limit: f64,
+    /// The unit of both, or nothing for a count.
+    pub unit: &'static str,
+}
+
+impl Figure {
+    /// A count, such as of processes that were killed.
+    fn count(name: &'static str, value: u64, limit: u64) -> Self {
+        let [value, limit] = [value, limit].map(|count| {
+            // Counts of a lab are far below 2^32.
+            f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+        });
+        Self {
+            name,
+            value,
+            limit,
+            unit: "",
+        }
+    }
+
+    /// A time since the fault; `None` if the event did not happen.
+    fn time(name: &'static str, value: Option<Duration>, limit: Duration) -> Self {
+        Self {
+            name,
+            value: value.map_or(f64::INFINITY, |span| span.as_secs_f64()),
+            limit: limit.as_secs_f64(),
+            unit: "s",
+        }
+    }
+
+    /// The part of all pings that was lost, in percent.
+    fn lost(pings: crate::ping_record::PingSummary, limit_percent: f64) -> Self {
+        let [lost, sent] = [pings.lost, pings.sent]
+            .map(|count| f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        Self {
+            name: "pings lost",
+            value: 100.0 * lost / sent.max(1.0),
+            limit: limit_percent,
+            unit: "%",
+        }
+    }
+
+    /// Whether the promise was kept.
+    pub fn is_held(&self) -> bool {
+        self.value <= self.limit
+    }
+}
+
+/// Runs these groups, all if there is none, prints a table with one line for each figure, and writes it to `page`.
+///
+/// # Errors
+/// Fails if a network cannot be built, if a line cannot be printed, if the page cannot be written, or if a promise was broken.
+pub fn run(
+    groups: &[Group],
+    page: Option<&Path>,
+    print: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
+    let groups = if groups.is_empty() {
+        Group::value_variants()
+    } else {
+        groups
+    };
+    print(&report::table_head())?;
+    let mut outcomes = Vec::new();
+    for group in groups {
+        for outcome in group.run()? {
+            print(&report::table_rows(&outcome))?;
+            outcomes.push(outcome);
+        }
+    }
+    if let Some(page) = page {
+        let previous = std::fs::read_to_string(page).unwrap_or_default();
+        std::fs::write(page, report::page(&outcomes, &previous))
+            .with_context(|| format!("cannot write {}", page.display()))?;
+    }
+    let broken: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.is_held())
+        .map(|outcome| outcome.id)
+        .collect();
+    ensure!(
+        broken.is_empty(),
+        "promises were broken by: {}",
+        broken.join(", ")
+    );
+    Ok(())
+}
