@@ -1,4 +1,4 @@
-# Sourced by ./demo and ./test: installs missing Debian packages, and finds cargo.
+# Sourced by ./demo, ./test and lab/boards/install: installs missing Debian packages, and finds cargo.
 # shellcheck shell=bash
 
 # A file of each Debian package, and the package: what a lab needs, and what the tests need beyond that.
@@ -25,6 +25,13 @@ test_packages=(
     /usr/bin/dh:debhelper
     /usr/bin/fakeroot:fakeroot
     /usr/bin/lintian:lintian
+)
+# What draws Grafana boards.
+board_packages=(
+    /usr/bin/node:nodejs
+    /usr/bin/npm:npm
+    /usr/bin/chromium:chromium
+    /usr/bin/pngquant:pngquant
 )
 
 # Packages whose installation starts a daemon. warren does not need these daemons, and Debian's babeld must not run

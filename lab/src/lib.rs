@@ -32,11 +32,14 @@
 //! | inject faults and attacks, and compare with the promises | [`faults`], and `./test --faults` |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
+//! | draw the Grafana boards of a lab | [`boards`] |
+//! | split the internet in two | `network/split.rs` |
 //!
 //! Each run has a folder `/tmp/warren-lab-NAME` and namespaces `wl-NAME-…` ([`lab_run`]). They disappear with the [`Lab`],
 //! with a signal, or at the next start after a crash. `WARREN_LAB_KEEP=1` keeps the folder with its logs;
 //! `WARREN_PROGRAM` names another `warren` to run.
 
+pub mod boards;
 pub mod bulk_transfer;
 pub mod closing_monitor;
 mod convergence;

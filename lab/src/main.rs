@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
-    Lab, Options, demo,
+    Lab, Options, boards, demo,
     faults::{self, Group},
     lab_run,
     measure::{
@@ -16,7 +16,12 @@ use lab::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Builds whole networks in namespaces on this machine, with real processes. Needs root.
 #[derive(Parser)]
@@ -45,6 +50,14 @@ enum Command {
         /// Leave the network running until Ctrl-C, to look around.
         #[arg(long)]
         keep: bool,
+    },
+    /// Draw the Grafana boards of a network that lives through two faults. No Grafana server is needed.
+    Boards {
+        /// The boards to draw [default: all of dashboards/].
+        boards: Vec<PathBuf>,
+        /// The folder for the pictures.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
     },
     /// Measure one thing. The last line of the output is JSON.
     Measure {
@@ -296,6 +309,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Up { nodes, dial, keep } => run_network(nodes, dial, keep),
         Command::Demo { keep } => demo::run(keep),
+        Command::Boards { boards, out } => draw_boards(boards, &out),
         Command::Measure { measurement, json } => print_result(&measurement.run()?, json),
         Command::Faults { only, page } => faults::run(&only, page.as_deref(), print),
         Command::Clean => {
@@ -305,6 +319,13 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn draw_boards(mut boards: Vec<PathBuf>, out: &Path) -> Result<()> {
+    if boards.is_empty() {
+        boards = boards::all()?;
+    }
+    boards::run(&boards, out)
 }
 
 fn run_network(nodes: usize, dial: Option<u16>, keep_files: bool) -> Result<()> {

@@ -88,6 +88,16 @@ impl Prometheus {
         Ok(started)
     }
 
+    /// The namespace in which it answers at [`Prometheus::url`].
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Where it answers inside its namespace.
+    pub fn url(&self) -> String {
+        format!("http://{ADDRESS}")
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
         self.process.log_tail(20)
@@ -114,7 +124,20 @@ impl Prometheus {
     /// # Errors
     /// Fails if Prometheus does not answer, or rejects the query.
     pub fn query(&self, query: &str) -> Result<Vec<Sample>> {
-        let path = format!("/api/v1/query?query={}", percent_encoded(query));
+        self.samples(query, "")
+    }
+
+    /// Returns the values of a query at this time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Fails as [`Prometheus::query`] does.
+    pub fn query_at(&self, query: &str, time: u64) -> Result<Vec<Sample>> {
+        self.samples(query, &format!("&time={time}"))
+    }
+
+    fn samples(&self, query: &str, parameters: &str) -> Result<Vec<Sample>> {
+        let encoded = percent_encoded(query);
+        let path = format!("/api/v1/query?query={encoded}{parameters}");
         let answer = self.get(&path).with_context(|| query.to_owned())?;
         let results = answer.pointer("/data/result").and_then(Value::as_array);
         let results = results.context("no result")?;

@@ -7,6 +7,7 @@
 mod build;
 mod options;
 mod registry;
+mod split;
 pub(crate) mod underlay;
 
 pub use options::{Options, tunnels_to_dial};

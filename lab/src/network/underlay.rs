@@ -49,6 +49,13 @@ const ROUTER_ADVERTISEMENT: [u8; 48] = [
 ];
 
 impl Lab {
+    /// The address on the internet of this node, or of the router in front of it.
+    pub fn uplink_address(&self, index: usize) -> String {
+        let site = if self.is_behind_nat(index) { 2 } else { 1 };
+        self.options
+            .underlay_address(&format!("{site}.{}", index + 1))
+    }
+
     /// Unplugs the node's cable from the bridge. The node's own end stays up, so the node gets no notice.
     ///
     /// # Errors

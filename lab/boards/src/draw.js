@@ -1,0 +1,198 @@
+// Draws Grafana boards to PNG files, from the answers of a Prometheus server.
+
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs, promisify } from 'node:util';
+import { chromium } from 'playwright-core';
+import { place } from './grid.js';
+import { Prometheus, seconds } from './prometheus.js';
+import { annotationsOf, askAll, rangeVariables } from './questions.js';
+import { Variables } from './variables.js';
+
+const USAGE = `Draws Grafana boards to PNG files, from the answers of a Prometheus server.
+
+  lab/boards/draw [OPTION…] BOARD.json…
+
+  --prometheus URL    the server [default: http://127.0.0.1:9090]
+  --out FOLDER        where the pictures go, one a board, named as the board's file [default: .]
+  --last DURATION     the span that graphs show, such as 15m [default: what the board says]
+  --at SECONDS        its end, in seconds since 1970 [default: now]
+  --set NAME=VALUE    the value of a variable; can be repeated
+  --width PIXELS      width of the pictures [default: 1200]
+  --report FILE       writes as JSON what each panel shows, and the answers behind it
+`;
+const HERE = dirname(fileURLToPath(import.meta.url));
+/** Where Debian and others install Chromium. */
+const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+/** The address under which the page is served to the browser, which no network reaches. */
+const PAGE = 'http://boards.invalid/';
+/** Colours of a picture. */
+const COLOURS = 256;
+/** Height of the heading and of the line below the panels, in pixels. */
+const HEADING_PX = 40;
+const CAPTION_PX = 28;
+
+function fail(message) {
+  throw new Error(message);
+}
+
+function options() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      prometheus: { type: 'string', default: 'http://127.0.0.1:9090' },
+      out: { type: 'string', default: '.' },
+      last: { type: 'string' },
+      at: { type: 'string' },
+      set: { type: 'string', multiple: true, default: [] },
+      width: { type: 'string', default: '1200' },
+      report: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+    },
+  });
+  if (values.help || positionals.length === 0) {
+    process.stdout.write(USAGE);
+    process.exit(values.help ? 0 : 2);
+  }
+  for (const name of ['at', 'width']) {
+    if (values[name] !== undefined && !/^\d+$/.test(values[name])) throw new Error(`--${name} ${values[name]}: give a number`);
+  }
+  const chosen = values.set.map((pair) => /^(\w+)=(.*)$/s.exec(pair) ?? fail(`--set ${pair}: give NAME=VALUE`));
+  return { ...values, boards: positionals, chosen: new Map(chosen.map(([, name, value]) => [name, value])) };
+}
+
+/** Returns the range that a board's graphs show, in seconds since 1970. */
+function rangeOf(board, { last, at }) {
+  const end = at === undefined ? Math.floor(Date.now() / 1000) : Number(at);
+  const saved = /^now-(\w+)$/.exec(board.time?.from ?? '')?.[1];
+  return { start: end - seconds(last ?? saved ?? '6h'), end };
+}
+
+async function readBoard(path) {
+  const text = await readFile(path, 'utf8');
+  let board;
+  try {
+    board = JSON.parse(text);
+  } catch (error) {
+    fail(`${path} is no JSON: ${error.message}`);
+  }
+  if (!Array.isArray(board?.panels)) fail(`${path} is no Grafana board: it has no list of panels`);
+  return board;
+}
+
+/** Reads a board, gives its variables values, and asks all its queries. */
+async function answered(path, prometheus, settings) {
+  const board = await readBoard(path);
+  const range = rangeOf(board, settings);
+  const variables = new Variables(rangeVariables(range));
+  for (const definition of board.templating?.list ?? []) {
+    await variables.define(definition, settings.chosen.get(definition.name), prometheus, range);
+  }
+  const scrapeInterval = await prometheus.scrapeInterval();
+  const placed = place(board, variables, Number(settings.width));
+  const context = { prometheus, range, scrapeInterval };
+  const answers = await askAll(placed, context);
+  const panels = placed.map(({ variables: own, ...panel }, index) => ({
+    ...panel,
+    title: own.inText(panel.panel.title),
+    text: own.inText(panel.panel.options?.content),
+    answers: answers[index],
+  }));
+  return {
+    title: board.title,
+    variables: variables.texts(),
+    range,
+    panels,
+    heading: HEADING_PX,
+    height: Math.max(...panels.map((panel) => panel.top + panel.height), 0) + HEADING_PX + CAPTION_PX,
+    annotations: await annotationsOf(board, { ...context, variables }),
+  };
+}
+
+/** Starts the browser and loads the page, which it serves itself: nothing comes from a network. */
+async function openPage(settings) {
+  const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
+  if (!executablePath) throw new Error(`no Chromium in ${BROWSERS.join(', ')}: install it, or name it by CHROMIUM=PATH`);
+  const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+  const context = await browser.newContext({
+    timezoneId: 'UTC',
+    locale: 'en-GB',
+    reducedMotion: 'reduce',
+  });
+  const page = await context.newPage();
+  const complaints = [];
+  page.on('pageerror', (error) => complaints.push(error.message));
+  await page.route('**/*', async (route) => {
+    const path = new URL(route.request().url()).pathname;
+    if (path === '/') {
+      return route.fulfill({ contentType: 'text/html', body: '<!doctype html><meta charset="utf-8"><title>boards</title><body></body>' });
+    }
+    const icon = /\/img\/icons\/(.+\.svg)$/.exec(path)?.[1];
+    const body = icon && (await readFile(join(HERE, '../node_modules/@grafana/ui/dist/public/img/icons', icon)).catch(() => undefined));
+    return body ? route.fulfill({ contentType: 'image/svg+xml', body }) : route.fulfill({ status: 404, body: '' });
+  });
+  await page.goto(PAGE);
+  await page.addStyleTag({ path: join(HERE, '../page.css') });
+  await page.addScriptTag({ path: join(HERE, '../page.js') });
+  return { browser, page, complaints };
+}
+
+/** Draws one board into the page and to a file; returns what its panels show. */
+async function draw(path, { page, complaints }, prometheus, settings) {
+  const name = basename(path, '.json');
+  const board = await answered(path, prometheus, settings);
+  complaints.length = 0;
+  await page.setViewportSize({ width: Number(settings.width), height: Math.ceil(board.height) });
+  const shown = await page.evaluate((drawn) => window.drawBoard(drawn), board);
+  // Icons are loaded after the first rendering.
+  await page.waitForLoadState('networkidle');
+  const picture = join(settings.out, `${name}.png`);
+  await page.screenshot({ path: picture, animations: 'disabled' });
+  // A palette makes a picture a third as large.
+  await promisify(execFile)('pngquant', ['--force', '--strip', '--output', picture, String(COLOURS), picture]);
+  const panels = board.panels.map(({ panel, title, answers }, index) => ({
+    id: panel.id,
+    type: panel.type,
+    title,
+    ...shown[index],
+    queries: answers.map(({ refId, query, isInstant, error, result }) => ({ refId, query, isInstant, error, result })),
+  }));
+  const queries = panels.flatMap((panel) => panel.queries);
+  const count = (what) => queries.filter(what).length;
+  const failed = [
+    ...queries.filter((query) => query.error).map((query) => `${query.query}: ${query.error}`),
+    ...panels.filter((panel) => panel.error).map((panel) => `panel "${panel.title}": ${panel.error}`),
+    ...complaints,
+  ];
+  process.stdout.write(
+    `${name}.png: ${panels.length} panels, ${queries.length} queries, empty ${count((query) => query.result?.length === 0)}, errors ${failed.length}\n`,
+  );
+  for (const failure of failed) process.stderr.write(`${name}: ${failure}\n`);
+  return { board: name, title: board.title, at: board.range.end, variables: board.variables, panels, failed };
+}
+
+async function main() {
+  const settings = options();
+  const prometheus = new Prometheus(settings.prometheus);
+  await mkdir(settings.out, { recursive: true });
+  const opened = await openPage(settings);
+  const reports = [];
+  try {
+    for (const path of settings.boards) reports.push(await draw(path, opened, prometheus, settings));
+  } finally {
+    await opened.browser.close();
+  }
+  for (const name of settings.chosen.keys()) {
+    if (!reports.some(({ variables }) => name in variables)) fail(`--set ${name}: no board has this variable`);
+  }
+  if (settings.report) await writeFile(settings.report, JSON.stringify(reports));
+  if (reports.some((report) => report.failed.length > 0)) process.exitCode = 1;
+}
+
+main().catch((error) => {
+  process.stderr.write(`draw: ${error.message}\n`);
+  process.exitCode = 1;
+});
