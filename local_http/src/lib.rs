@@ -4,7 +4,7 @@
 //! The control socket, the registry's socket for its operator and the metrics are all read by [`send`]. It
 //! blocks the calling thread and stays in it, so that a request is made in the network namespace of its caller.
 
-use reqwest::{Client, ClientBuilder, Method};
+use reqwest::{Client, ClientBuilder, Method, redirect};
 use std::{
     error::Error,
     io::{self, ErrorKind},
@@ -123,7 +123,10 @@ async fn exchange(
 
 /// Makes a client that trusts no TLS authority, since it never uses TLS.
 fn client(endpoint: Endpoint<'_>, time: Duration) -> Result<Client, reqwest::Error> {
-    let mut builder = Client::builder().no_proxy().timeout(time);
+    let mut builder = Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .timeout(time);
     if let Some(tls) = tls_without_authorities() {
         builder = builder.tls_backend_preconfigured(tls);
     }
@@ -185,10 +188,14 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = vec![0; 4096];
-            let length = stream.read(&mut request).unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n{}") {
+                let mut bytes = [0; 4096];
+                let length = stream.read(&mut bytes).unwrap();
+                assert_ne!(length, 0, "the request is incomplete");
+                request.extend(&bytes[..length]);
+            }
             stream.write_all(answer.as_bytes()).unwrap();
-            request.truncate(length);
             String::from_utf8(request).unwrap()
         });
         let document = Some("{}".to_owned());
@@ -207,6 +214,14 @@ mod tests {
         assert_eq!(answered.unwrap(), expected);
         assert!(request.starts_with("POST /v1/x HTTP/1.1\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{}"), "{request}");
+    }
+
+    #[test]
+    fn a_redirect_is_an_answer_and_is_not_followed() {
+        let (answered, _) = exchange_with(
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        );
+        assert_eq!(answered.unwrap().status, 302);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Decides which endpoint a dial tries, and when it leaves one that is silent for the next.
 //!
-//! A path may drop UDP, or the packets to one of the peer's addresses, without a word. While other endpoints are
+//! A path may drop UDP, or the packets to one of the peer's addresses, without notice. While other endpoints are
 //! untried, the first dial of a peer waits only briefly for a first sign of the server, much as RFC 8305 (section 5) starts
 //! its next connection before the first has failed. If the whole dial fails, the next ones wait
 //! their full time at each endpoint, so that a peer behind a very slow path is reached as well.
@@ -75,17 +75,17 @@ impl Attempts {
     }
 
     /// Records that the client begins to send.
-    pub fn on_begin(&mut self, now: Uptime) {
+    pub fn note_start(&mut self, now: Uptime) {
         self.unanswered_since = Some(now);
     }
 
     /// Records that the server has answered.
-    pub fn on_answer(&mut self) {
+    pub fn note_answer(&mut self) {
         self.unanswered_since = None;
     }
 
     /// Returns whether the current attempt is to end now, in favour of the next one.
-    pub fn is_overtaken(&self, now: Uptime) -> bool {
+    pub fn is_abandoned(&self, now: Uptime) -> bool {
         let is_silent = self
             .unanswered_since
             .is_some_and(|since| now.since(since) >= FIRST_ANSWER_TIMEOUT);
@@ -108,25 +108,25 @@ mod tests {
     #[test]
     fn a_silent_endpoint_is_left_after_one_and_a_half_seconds_while_another_is_untried() {
         let mut attempts = Attempts::new(&endpoints(), false, false).unwrap();
-        assert!(!attempts.is_overtaken(at(60_000)), "nothing was sent yet");
-        attempts.on_begin(at(1_000));
-        assert!(!attempts.is_overtaken(at(2_499)));
-        assert!(attempts.is_overtaken(at(2_500)));
+        assert!(!attempts.is_abandoned(at(60_000)), "nothing was sent yet");
+        attempts.note_start(at(1_000));
+        assert!(!attempts.is_abandoned(at(2_499)));
+        assert!(attempts.is_abandoned(at(2_500)));
         assert_eq!(attempts.advance().endpoint, endpoints()[1]);
-        attempts.on_begin(at(3_100));
-        assert!(!attempts.is_overtaken(at(60_000)), "it is the last one");
+        attempts.note_start(at(3_100));
+        assert!(!attempts.is_abandoned(at(60_000)), "it is the last one");
         assert_eq!(attempts.advance().endpoint, endpoints()[1]);
     }
 
     #[test]
     fn an_endpoint_that_answered_has_its_full_time_and_so_has_each_after_a_failed_dial() {
         let mut attempts = Attempts::new(&endpoints(), false, false).unwrap();
-        attempts.on_begin(at(0));
-        attempts.on_answer();
-        assert!(!attempts.is_overtaken(at(9_000)));
+        attempts.note_start(at(0));
+        attempts.note_answer();
+        assert!(!attempts.is_abandoned(at(9_000)));
         let mut attempts = Attempts::new(&endpoints(), false, true).unwrap();
-        attempts.on_begin(at(0));
-        assert!(!attempts.is_overtaken(at(9_000)));
+        attempts.note_start(at(0));
+        assert!(!attempts.is_abandoned(at(9_000)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A daemon that stands still for half a minute costs no packet: its children go on, and it does not take its own silence for theirs
-//! afterwards.
+//! A daemon that stands still for half a minute interrupts no pair: its children go on, and it does not take its own silence for
+//! theirs afterwards.
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -29,7 +29,7 @@ fn long_lived(node: &Node) -> BTreeMap<u32, String> {
 }
 
 #[test]
-fn a_daemon_that_stands_still_for_half_a_minute_loses_no_packet_and_no_child() -> Result<()> {
+fn a_daemon_that_stands_still_for_half_a_minute_keeps_its_children_and_its_traffic() -> Result<()> {
     if is_skipped_without_root("daemon_frozen") {
         return Ok(());
     }

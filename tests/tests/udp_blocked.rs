@@ -7,7 +7,7 @@ use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
 /// Longest time from the start until all nodes reach each other, two seconds of which pass at the first endpoints. With a first
 /// endpoint that is waited for until OpenVPN gives up, it would be ten more.
-const MAX_TIME: Duration = Duration::from_secs(8);
+const MAX_TIME: Duration = Duration::from_secs(9);
 /// Longest wait until the nodes report such tunnels.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
 

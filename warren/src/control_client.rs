@@ -115,7 +115,8 @@ pub(crate) fn scrape(addresses: &[MetricsAddress]) -> String {
         return "metrics are off, or served in the network only".to_owned();
     };
     match local_http::send(endpoint, "GET", "/metrics", None, LIMITS) {
-        Ok(answer) => answer.body,
+        Ok(answer) if answer.status == 200 => answer.body,
+        Ok(answer) => format!("status {}: {}", answer.status, answer.body),
         Err(error) => error.to_string(),
     }
 }

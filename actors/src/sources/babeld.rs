@@ -72,8 +72,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// answers only after more than ten seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A babeld whose tables could not be read for this long is stuck, such as one that got SIGSTOP: several reads that time out. Its
-/// neighbours keep its routes for as long as that.
+/// A babeld that has not greeted at its local socket for this long is stuck, such as one that got SIGSTOP: several connections that time
+/// out. Its neighbours keep its routes for as long as that.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 /// The process of babeld, which outlives the actor.
@@ -283,13 +283,15 @@ impl Babeld {
     }
 
     /// Reports the tables that babeld answered with, or that it did not answer.
-    fn handle_dump(&mut self, answer: io::Result<babel::Dump>) {
+    fn handle_dump(&mut self, (has_greeted, answer): (bool, io::Result<babel::Dump>)) {
         self.is_reading = false;
+        if has_greeted {
+            self.handle_event(Event::Alive);
+        }
         let (mut exit_routes, mut claims) = (ExitRoutes::default(), Vec::new());
         let table = match answer {
             Ok(dump) => {
                 self.mark_ready();
-                self.handle_event(Event::Alive);
                 self.retract_lost_default(dump.exit_routes.own);
                 exit_routes = dump.exit_routes;
                 claims = dump.claims;

@@ -35,7 +35,7 @@ pub(super) struct Dial {
     /// When the process is started again after it has exited, if that does not wait for the back-off.
     restart_at: Option<Uptime>,
     /// Whether this node ends the process in favour of the next attempt.
-    is_overtaken: bool,
+    is_abandoned: bool,
 }
 
 impl Dial {
@@ -72,7 +72,7 @@ impl Dial {
             decoder: Decoder::default(),
             progress: DialProgress::default(),
             restart_at: None,
-            is_overtaken: false,
+            is_abandoned: false,
         };
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
@@ -118,7 +118,7 @@ impl Dial {
         match &event.happened {
             Happened::ManagementConnected => {
                 self.decoder = Decoder::default();
-                self.attempts.on_begin(now);
+                self.attempts.note_start(now);
                 self.process.send_command(format!(
                     "{}{}",
                     management::STATE_ON,
@@ -181,7 +181,7 @@ impl Dial {
             }
             StateName::Exiting | StateName::Reconnecting => self.set_close_reason(detail),
             StateName::Auth | StateName::AuthPending | StateName::GetConfig => {
-                self.attempts.on_answer();
+                self.attempts.note_answer();
             }
             StateName::Connecting
             | StateName::Resolve
@@ -199,7 +199,7 @@ impl Dial {
     }
 
     fn on_connected(&mut self, common: &Common) {
-        self.attempts.on_answer();
+        self.attempts.note_answer();
         self.process
             .handle(Event::Ready, common.now(), &common.events);
         self.progress.on_connected();
@@ -258,7 +258,7 @@ impl Dial {
         if !self.progress.was_up() && !self.progress.is_closing() {
             self.log_failed_attempt(common);
         }
-        if std::mem::take(&mut self.is_overtaken) {
+        if std::mem::take(&mut self.is_abandoned) {
             self.restart_at = Some(common.now());
         }
         // A node that shuts down dials no more.
@@ -314,7 +314,7 @@ impl Dial {
         let mut lines = self.process.tail().rev();
         let reason = lines.find_map(management::reason_of_log);
         let reason = reason.map(|reason| reason.label().to_owned());
-        let reason = match self.is_overtaken {
+        let reason = match self.is_abandoned {
             true => Some("no answer; the next endpoint is tried".to_owned()),
             false => reason.or_else(|| self.process.failure().map(str::to_owned)),
         };
@@ -365,8 +365,8 @@ impl Dial {
         let event = if is_due { Event::Wanted } else { Event::Tick };
         self.process.handle(event, now, &common.events);
         let is_starting = matches!(self.process.state(), State::Starting { .. });
-        if is_starting && !self.is_overtaken && self.attempts.is_overtaken(now) {
-            self.is_overtaken = true;
+        if is_starting && !self.is_abandoned && self.attempts.is_abandoned(now) {
+            self.is_abandoned = true;
             self.process.handle(Event::Unwanted, now, &common.events);
         }
     }

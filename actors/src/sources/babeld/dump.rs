@@ -2,12 +2,15 @@
 
 use super::*;
 use files::FoundSocket;
+use std::cell::Cell;
 
-/// Requests one dump of babeld's tables, and waits for all of it.
+/// Requests one dump of babeld's tables, and waits for all of it. Returns whether babeld has greeted, as any babeld does that is
+/// not stuck, and the dump.
 pub(super) async fn read_dump(
     socket: io::Result<FoundSocket>,
     mut decoder: Decoder,
-) -> io::Result<babel::Dump> {
+) -> (bool, io::Result<babel::Dump>) {
+    let has_greeted = Cell::new(false);
     let dump = async {
         let socket = socket?;
         let mut stream = UnixStream::connect(socket.path()).await?;
@@ -19,16 +22,19 @@ pub(super) async fn read_dump(
             }
             for reply in decoder.feed(chunk.get(..count).unwrap_or_default()) {
                 match reply {
-                    Reply::Greeting { .. } => stream.write_all(babel::DUMP.as_bytes()).await?,
+                    Reply::Greeting { .. } => {
+                        has_greeted.set(true);
+                        stream.write_all(babel::DUMP.as_bytes()).await?;
+                    }
                     Reply::Dump(dump) => return Ok(dump),
                     Reply::Refused(reason) => return Err(io::Error::other(reason)),
                 }
             }
         }
     };
-    tokio::time::timeout(READ_TIMEOUT, dump)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let dump = tokio::time::timeout(READ_TIMEOUT, dump).await;
+    let dump = dump.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    (has_greeted.get(), dump)
 }
 
 impl Babeld {
