@@ -11,7 +11,7 @@ use lab::{
     Lab, Options, PingSchedule, is_skipped_without_root,
     progress::progress,
     prometheus::{NODES_JOB, Prometheus, REGISTRY_JOB, node_target, shipped_rules},
-    wait::wait_until,
+    wait::{pause, wait_until},
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
@@ -21,6 +21,8 @@ use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 const NODES: usize = 6;
 /// The node whose board is asked.
 const SHOWN: usize = 1;
+/// The node that is killed and started again.
+const KILLED: usize = 5;
 /// Queries are asked again until they are all good, or for this long.
 const DEADLINE: Duration = Duration::from_secs(90);
 /// The names of all boards.
@@ -312,10 +314,15 @@ fn no_query_of_the_boards_is_in_error_or_empty_on_a_network_under_load() -> Resu
         ..Options::default()
     })?;
     Prometheus::configure_nodes(&lab)?;
-    // Prometheus counts from its first scrape on, so it begins before the nodes.
-    let prometheus = Prometheus::start(&lab, &shipped_rules())?;
     lab.start_and_converge()?;
+    let prometheus = Prometheus::start(&lab, &shipped_rules())?;
     let _load = lab.start_pings(PingSchedule::STEADY)?;
+    // Others lose their tunnels to a node, and dial again, while Prometheus looks.
+    pause(Duration::from_secs(3));
+    lab.node(KILLED)?.kill();
+    pause(Duration::from_secs(3));
+    lab.node(KILLED)?.start()?;
+    lab.wait_for_convergence()?;
     let node = lab.node(SHOWN)?;
     let peer = wait_until(DEADLINE, || {
         let tunnels: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
