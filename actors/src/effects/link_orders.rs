@@ -33,6 +33,8 @@ pub enum LinkOrder {
     Unsilence(Slot),
     /// Send hellos to the neighbour on the slot, and request all routes from it, several times; for a new tunnel or a restarted babeld.
     RequestRoutes(Slot, Prefix),
+    /// Request the neighbour's route to this destination; it answers with a retraction if it has none.
+    RequestRoute(Slot, Prefix, IpNet),
     /// Retract this node's default route for packets from this range at the neighbour, and request the
     /// neighbour's.
     RetractDefault(Slot, Ipv6Net),
@@ -145,6 +147,10 @@ impl LinkOrderDeps {
                     sender.retract_default(slot, network);
                     sender.request_default(slot, network);
                 }));
+                Ok(())
+            }
+            LinkOrder::RequestRoute(slot, peer, destination) => {
+                sender.request_some(slot, peer, &[destination]);
                 Ok(())
             }
             LinkOrder::Unsilence(slot) => kernel.unsilence(slot).await,

@@ -5,6 +5,7 @@
 mod dump;
 mod host_routes;
 mod packets;
+mod seqno_reset;
 mod settings;
 mod start_files;
 
@@ -29,6 +30,7 @@ use policies::{
     route_checks::OriginClaim,
     units::Uptime,
 };
+use seqno_reset::SeqnoReset;
 pub use settings::{BabeldDeps, BabeldSettings};
 pub use start_files::PrepareError;
 use start_files::prepare;
@@ -114,6 +116,9 @@ pub struct Babeld {
     announces_default: bool,
     /// When a packet last said something about origins that does not fit its sender.
     suspected_at: Option<Uptime>,
+    seqno_reset: SeqnoReset,
+    /// When suspicious routes were last requested from those that announce them.
+    verified_at: Option<Uptime>,
     ticks: u32,
     /// Whether a dump is in flight.
     is_reading: bool,
@@ -160,6 +165,8 @@ impl Babeld {
             unusable_version: None,
             announces_default: false,
             suspected_at: None,
+            seqno_reset: SeqnoReset::default(),
+            verified_at: None,
             ticks: 0,
             is_reading: false,
             is_flushing: false,
@@ -259,6 +266,7 @@ impl Babeld {
         let state = self.process.0.borrow().as_ref().map(Supervised::state);
         if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(EARLY_READ_TICKS) {
             self.restart_if_config_changed(ctx);
+            self.forget_false_seqnos();
         }
         let now = self.clock.now();
         let is_changing = self.is_suspicious(now) || {
@@ -295,6 +303,7 @@ impl Babeld {
                 self.retract_lost_default(dump.exit_routes.own);
                 exit_routes = dump.exit_routes;
                 claims = dump.claims;
+                self.verify_claims(&claims);
                 Some(dump.table)
             }
             Err(error) => {

@@ -8,6 +8,7 @@ use crate::{
     Lab, Node, Options, PingSchedule, Pinger, ip,
     ping_record::{LOST_AFTER, PingSummary},
     pinger::all_pairs,
+    progress::progress,
     wait::{pause, wait_until},
 };
 use anyhow::{Context, Result};
@@ -85,6 +86,8 @@ impl Square {
     pub(super) fn pings(&self, start: Duration, end: Duration) -> PingSummary {
         let judged_at = end + LOST_AFTER + PING_INTERVAL;
         pause(judged_at.saturating_sub(self.pinger.now()));
+        let losses = self.pinger.describe_losses(start, end, all_pairs);
+        losses.into_iter().for_each(progress);
         self.pinger.summarize(start, end, all_pairs)
     }
 

@@ -18,7 +18,37 @@ const ERROR_PAUSE: Duration = Duration::from_secs(5);
 /// Span after a packet with a false route in which the tables are read often, so that they show soon whether the route stays.
 const SUSPICION_SPAN: Duration = Duration::from_secs(10);
 
+/// Shortest time between two rounds of requests for suspicious routes.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Most requests in one round.
+const MAX_REQUESTS: usize = 16;
+
 impl Babeld {
+    /// Requests the routes that have a false router id from the neighbours that announce them. babeld does not send a retraction
+    /// to a neighbour through which its route leads now (split horizon), so an honest neighbour's entry may be long outdated.
+    pub(super) fn verify_claims(&mut self, claims: &[OriginClaim]) {
+        let now = self.clock.now();
+        let is_too_early = |at| now.since(at) < REQUEST_INTERVAL;
+        if self.verified_at.is_some_and(is_too_early) {
+            return;
+        }
+        let is_false = |claim: &&OriginClaim| claim.originator != Some(claim.node);
+        for claim in claims.iter().filter(is_false).take(MAX_REQUESTS) {
+            self.verified_at = Some(now);
+            let Some(peer) = self.peer_on(claim.slot) else {
+                continue;
+            };
+            let BabelConfig { network, ipv4, .. } = self.settings.config;
+            let range = network.node_range(claim.node).into();
+            let range4 = ipv4.and_then(|ipv4| ipv4.node_range(claim.node));
+            for range in [Some(range), range4.map(Into::into)].into_iter().flatten() {
+                let request = LinkOrder::RequestRoute(claim.slot, peer, range);
+                self.links.order(request);
+            }
+        }
+    }
+
     /// Returns whether a packet with a false route came lately.
     pub(super) fn is_suspicious(&self, now: Uptime) -> bool {
         self.suspected_at
@@ -46,7 +76,7 @@ impl Babeld {
     }
 
     /// Returns the peer of the tunnel on a slot.
-    fn peer_on(&self, slot: Slot) -> Option<Prefix> {
+    pub(super) fn peer_on(&self, slot: Slot) -> Option<Prefix> {
         self.table
             .borrow()
             .tunnels
@@ -73,6 +103,7 @@ impl StreamHandler<Packet> for Babeld {
             return;
         }
         self.suspected_at = Some(self.clock.now());
+        self.note_false_seqnos(slot, &claims);
         offer(&self.claims_to, OriginsClaimed { claims, foreign });
     }
 }
