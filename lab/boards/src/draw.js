@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { chromium } from 'playwright-core';
@@ -29,6 +30,8 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 /** The address under which the page is served to the browser, which no network reaches. */
 const PAGE = 'http://boards.invalid/';
+/** Time without a load after which a page is complete, in milliseconds. */
+const SETTLING_MS = 200;
 /** Colours of a picture. */
 const COLOURS = 256;
 /** Height of the heading and of the line below the panels, in pixels. */
@@ -112,6 +115,27 @@ async function answered(path, prometheus, settings) {
   };
 }
 
+/** What the page is loading: icons, which it asks for after a board has been rendered. */
+class Loads {
+  #pending = 0;
+  #last = 0;
+
+  constructor(page) {
+    page.on('request', () => (this.#pending += 1));
+    for (const event of ['requestfinished', 'requestfailed']) page.on(event, () => this.#end());
+  }
+
+  #end() {
+    this.#pending -= 1;
+    this.#last = Date.now();
+  }
+
+  /** Waits until nothing has been loaded for a while. */
+  async settle() {
+    while (this.#pending > 0 || Date.now() - this.#last < SETTLING_MS) await setTimeout(SETTLING_MS / 4);
+  }
+}
+
 /** Starts the browser and loads the page, which it serves itself: nothing comes from a network. */
 async function openPage(settings) {
   const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
@@ -125,6 +149,7 @@ async function openPage(settings) {
   const page = await context.newPage();
   const complaints = [];
   page.on('pageerror', (error) => complaints.push(error.message));
+  const loads = new Loads(page);
   await page.route('**/*', async (route) => {
     const path = new URL(route.request().url()).pathname;
     if (path === '/') {
@@ -137,18 +162,17 @@ async function openPage(settings) {
   await page.goto(PAGE);
   await page.addStyleTag({ path: join(HERE, '../page.css') });
   await page.addScriptTag({ path: join(HERE, '../page.js') });
-  return { browser, page, complaints };
+  return { browser, page, complaints, loads };
 }
 
 /** Draws one board into the page and to a file; returns what its panels show. */
-async function draw(path, { page, complaints }, prometheus, settings) {
+async function draw(path, { page, complaints, loads }, prometheus, settings) {
   const name = basename(path, '.json');
   const board = await answered(path, prometheus, settings);
   complaints.length = 0;
   await page.setViewportSize({ width: Number(settings.width), height: Math.ceil(board.height) });
   const shown = await page.evaluate((drawn) => window.drawBoard(drawn), board);
-  // Icons are loaded after the first rendering.
-  await page.waitForLoadState('networkidle');
+  await loads.settle();
   const picture = join(settings.out, `${name}.png`);
   await page.screenshot({ path: picture, animations: 'disabled' });
   // A palette makes a picture a third as large.
