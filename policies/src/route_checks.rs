@@ -7,16 +7,15 @@
 //! higher the announced metric is: the node beside the liar closes first, and its neighbours see the route go.
 //! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
 
+mod crowds;
+
 use crate::{
     names::{Prefix, Slot},
-    observation::{BabelTable, INFINITY, Phase, TunnelReading},
+    observation::{BabelTable, Phase, TunnelReading},
     units::Uptime,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv6Addr,
-    time::Duration,
-};
+use crowds::crowded_slots;
+use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
 
 /// Time after a tunnel came up in which babeld may still know the neighbour that had the slot before.
 const SLOT_CHANGE_TIME: Duration = Duration::from_secs(3);
@@ -54,8 +53,6 @@ const MAX_BAN: Duration = Duration::from_secs(6 * 3600);
 const MEMORY_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of suspects that are remembered: one for each tunnel and hour, far from any real number.
 const MAX_SUSPECTS: usize = 4096;
-/// Nodes that a neighbour may announce beyond twice the number of members, since some joined lately or have left.
-const SPARE_NODES: u64 = 64;
 
 /// What is wrong with the routes of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,8 +236,10 @@ impl RouteChecks {
             let is_current = kind != SuspicionKind::TooManyNodes
                 || members.is_some_and(|members| members.at >= since);
             let tolerated = tolerated_time(kind, metric);
-            let is_over = is_current && now.since(since) >= tolerated;
-            let is_first = is_new && kind == SuspicionKind::RouterId;
+            // A reading can show what a neighbour announced long ago, so a later packet closes the tunnel.
+            let is_forwarded = kind == SuspicionKind::RouterId && !tolerated.is_zero();
+            let is_over = is_current && !is_forwarded && now.since(since) >= tolerated;
+            let is_first = is_new && is_forwarded;
             if !is_over && !is_first {
                 continue;
             }
@@ -307,9 +306,18 @@ impl RouteChecks {
             return Some(soonest);
         }
         let key = (soonest.slot, soonest.peer, soonest.kind);
-        let is_new = !self.watched.contains_key(&key);
-        self.watched.entry(key).or_insert(now);
-        is_new.then_some(soonest)
+        let Some(since) = self.watched.get(&key) else {
+            self.watched.insert(key, now);
+            return Some(soonest);
+        };
+        if now.since(*since) < soonest.closes_in {
+            return None;
+        }
+        self.ban(soonest.peer, now);
+        Some(Suspicion {
+            closes_in: Duration::ZERO,
+            ..soonest
+        })
     }
 
     fn ban(&mut self, peer: Prefix, now: Uptime) {
@@ -368,33 +376,6 @@ fn tolerated_time(kind: SuspicionKind, refmetric: u16) -> Duration {
     tolerance.base + tolerance.per_hop * hops
 }
 
-/// The slots by which more nodes are announced than the network has, each with one of the nodes, and the median of the announced metrics:
-/// if most of the nodes do not exist, that is the metric of such a route.
-fn crowded_slots(table: &BabelTable, members: u64) -> Vec<(Slot, Prefix, u16)> {
-    let limit = members.saturating_mul(2).saturating_add(SPARE_NODES);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if table.routes.len() <= limit {
-        return Vec::new();
-    }
-    let mut by_slot: BTreeMap<Slot, BTreeSet<(Prefix, u16)>> = BTreeMap::new();
-    let finite = table.routes.iter().filter(|route| route.metric < INFINITY);
-    for route in finite {
-        let routes = by_slot.entry(route.slot).or_default();
-        routes.insert((route.node, route.refmetric));
-    }
-    by_slot.retain(|_, routes| routes.len() > limit);
-    let crowds = by_slot.into_iter().filter_map(|(slot, routes)| {
-        let mut by_metric: Vec<_> = routes
-            .into_iter()
-            .map(|(node, metric)| (metric, node))
-            .collect();
-        by_metric.sort_unstable();
-        let (metric, node) = *by_metric.get(by_metric.len() / 2)?;
-        Some((slot, node, metric))
-    });
-    crowds.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,8 +420,10 @@ mod tests {
         let tunnels = tunnels(1, Phase::Up);
         let found = (0..200_000).step_by(250).find_map(|elapsed| {
             let now = Uptime::from_secs(10) + Duration::from_millis(elapsed);
+            let packet = checks.check_packet(&[claim], None, &tunnels, now);
             let found = checks.check(&[claim], &BabelTable::default(), &tunnels, None, now);
-            let found = found.first().filter(|found| found.closes_in.is_zero())?;
+            let mut found = packet.into_iter().chain(found);
+            let found = found.find(|found| found.closes_in.is_zero())?;
             Some((found.kind, elapsed))
         });
         assert_eq!(found, expected);
@@ -596,12 +579,12 @@ mod tests {
         assert_eq!(checks.check_packet(&lie, None, &tunnels, at(100)), None);
         assert_eq!(checks.check(&[], &table, &tunnels, None, at(200)), []);
         assert_eq!(checks.check(&lie, &table, &tunnels, None, at(2_200)), []);
-        let found = checks.check(&lie, &table, &tunnels, None, at(2_250));
-        assert_eq!(
-            found.first().map(|found| found.closes_in),
-            Some(Duration::ZERO)
-        );
-        assert!(checks.is_banned(node(PEER), at(2_250)));
+        assert_eq!(checks.check(&lie, &table, &tunnels, None, at(60_000)), []);
+        let found = checks
+            .check_packet(&lie, None, &tunnels, at(60_100))
+            .unwrap();
+        assert_eq!(found.closes_in, Duration::ZERO);
+        assert!(checks.is_banned(node(PEER), at(60_100)));
     }
 
     #[test]
