@@ -23,7 +23,7 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 /// Pings that may be lost, in percent of all.
 const MAX_LOST_PERCENT: f64 = 1.0;
 /// Most memory that a daemon may take for false routes, in MiB.
-const MAX_GROWTH_MIB: u64 = 96;
+const MAX_GROWTH_MIB: u64 = 64;
 /// Packets a second from the internet.
 const INTERNET_RATE: u32 = 10_000;
 /// Packets a second with malformed TLVs, for each of which babeld writes many lines.
