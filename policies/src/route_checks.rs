@@ -3,11 +3,9 @@
 //! A node announces its own range with metric 0 and under the router id that follows from its prefix; all other routes are forwarded
 //! and cost more. So a neighbour lies if it announces another node's range with metric 0, or speaks from another node's
 //! address. No node accepts a range that is no node's, so a neighbour that announces one lies, too.
-//!
 //! A router id that does not belong to the range shows that some node lies. An honest neighbour may have forwarded it before its
 //! own checks closed the liar's tunnel. So the tunnel is closed the later, the higher the announced metric is: the node beside
 //! the liar closes first, and its neighbours see the route go.
-//!
 //! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
 
 use crate::{
@@ -201,10 +199,8 @@ pub struct RouteChecks {
 }
 
 impl RouteChecks {
-    /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are closed now, one entry for each tunnel, and
-    /// bans them. Returns each neighbour that may have forwarded a false router id once, too, when the time begins after which
-    /// its tunnel is closed.
-    ///
+    /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are closed now, one entry a tunnel, and bans
+    /// them. A neighbour that may have forwarded a false router id is returned once before that, with the time that it has.
     /// A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
     /// announcement, since many nodes may have joined.
     pub fn check(
