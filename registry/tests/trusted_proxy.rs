@@ -92,6 +92,10 @@ fn a_proxy_without_a_header_and_a_header_without_a_proxy_are_rejected() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test waits for the registry's timeouts"
+)]
 fn silent_clients_are_limited_before_tls_and_do_not_keep_their_connections() {
     let registry = Registry::with_trusted_proxy("127.0.0.2/32", MAX_CONNECTIONS);
     for (from, first, other) in [
