@@ -10,7 +10,7 @@ use super::{
 };
 use crate::service::limits::SourceNetwork;
 use ipnet::IpNet;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 use std::{
     collections::BTreeMap,
     io,
@@ -119,7 +119,7 @@ impl Relay {
 
     async fn run(self) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let free_slots = Arc::new(Semaphore::new(reserve_files()?));
+        let free_slots = Arc::new(Semaphore::new(allowed_connections()));
         loop {
             let Ok(slot) = Arc::clone(&free_slots).acquire_owned().await else {
                 return Ok(());
@@ -147,24 +147,21 @@ impl Relay {
     }
 }
 
-/// Raises the limit of open files to what [`MAX_CONNECTIONS`] need, or to the hard limit; returns how many connections it allows.
-fn reserve_files() -> io::Result<usize> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+/// Returns how many connections the limit of open files allows, at most [`MAX_CONNECTIONS`].
+fn allowed_connections() -> usize {
     let needed = MAX_CONNECTIONS * FILES_PER_CONNECTION + OTHER_FILES;
-    let files = u64::try_from(needed).map_or(hard, |needed| needed.min(hard));
-    if soft < files {
-        setrlimit(Resource::RLIMIT_NOFILE, files, hard)?;
-    }
-    let files = usize::try_from(files.max(soft)).unwrap_or(needed);
-    let allowed = files.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(needed, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(needed).min(needed)
+    });
+    let allowed = limit.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION;
     if allowed < MAX_CONNECTIONS {
         tracing::warn!(
-            files,
+            limit,
             connections = allowed,
-            "the limit of open files allows fewer connections than {MAX_CONNECTIONS}; raise LimitNOFILE to {needed}"
+            "the limit of open files allows fewer connections than {MAX_CONNECTIONS}; raise it (LimitNOFILE= of the unit) to {needed}"
         );
     }
-    Ok(allowed.clamp(1, MAX_CONNECTIONS))
+    allowed.max(1)
 }
 
 /// Reads the header if the connection comes from a proxy, and copies all other bytes in both directions. Closes the connection if
