@@ -9,9 +9,10 @@ use std::time::Duration;
 /// What a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUsage {
-    /// CPU time since the start of the process, of user and system, without its children.
+    /// CPU time since the start of the process, of user and system, without its children; the kernel counts it in ticks,
+    /// usually of 10 ms.
     pub cpu: Duration,
-    /// Memory that is in RAM.
+    /// Memory that is in RAM, in bytes: a multiple of the page size.
     pub resident_bytes: u64,
 }
 
@@ -44,7 +45,7 @@ fn span(ticks: u64) -> Duration {
 pub struct OwnUsage {
     /// CPU time and resident memory.
     pub usage: ProcessUsage,
-    /// Size of the address space.
+    /// Size of the address space, in bytes.
     pub virtual_bytes: u64,
     /// Number of threads.
     pub threads: u64,

@@ -27,14 +27,15 @@ pub const SPAN_BOUNDS: &[Duration] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
     bounds: &'static [Duration],
-    /// For each bound, the number of durations that are longer than the bound before it.
+    /// For each bound, the number of durations up to it that are longer than the bound before it. Durations above the last bound
+    /// are in `count` only.
     counts: Vec<u64>,
     count: u64,
     sum: Duration,
 }
 
 impl Histogram {
-    /// An empty histogram with these bounds, which must ascend.
+    /// Creates an empty histogram with these bounds, which must ascend.
     pub fn new(bounds: &'static [Duration]) -> Self {
         Self {
             bounds,
@@ -63,7 +64,8 @@ impl Histogram {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// Each bound, with the number of durations that are at most as long.
+    /// Returns each bound with the number of durations that are at most as long, in ascending order. Durations above the last
+    /// bound are in [`Self::count`] only.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let mut sum = 0_u64;
         self.bounds
@@ -75,12 +77,12 @@ impl Histogram {
             })
     }
 
-    /// The number of all durations.
+    /// Returns the number of all durations, including those above the last bound.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The sum of all durations.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }

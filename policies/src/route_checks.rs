@@ -2,9 +2,10 @@
 //!
 //! A node announces its own range with metric 0 and under the router id that follows from its prefix; all other routes are forwarded
 //! and cost more. So a neighbour lies if it announces another node's range with metric 0, or speaks from another node's
-//! address. No node accepts a range that is no node's, so a neighbour that announces one lies, too. A router id that does not belong to the range shows that some node lies, but an honest neighbour may have forwarded it before
-//! its own checks closed the liar's tunnel. So the tunnel by which such a route came is closed the later the
-//! higher the announced metric is: the node beside the liar closes first, and its neighbours see the route go.
+//! address. No node accepts a range that is no node's, so a neighbour that announces one lies, too.
+//! A router id that does not belong to the range shows that some node lies. An honest neighbour may have forwarded it before its
+//! own checks closed the liar's tunnel. So the tunnel is closed the later, the higher the announced metric is: the node beside
+//! the liar closes first, and its neighbours see the route go.
 //! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
 
 mod crowds;
@@ -118,7 +119,7 @@ pub struct ForeignRange {
     pub length: u8,
 }
 
-/// A neighbour whose tunnel is to be closed.
+/// A neighbour that announces false routes. Its tunnel is closed now, or later if the routes stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
     /// What is wrong with its routes.
@@ -195,8 +196,9 @@ pub struct RouteChecks {
 }
 
 impl RouteChecks {
-    /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are to be closed, one entry for each tunnel, and bans
-    /// them. Returns as well, once, those that may have forwarded a false router id, and whose tunnels are closed later. A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
+    /// Checks one reading of babeld's tables; returns the neighbours whose tunnels are closed now, one entry a tunnel, and bans
+    /// them. A neighbour that may have forwarded a false router id is returned once before that, with the time that it has.
+    /// A neighbour that announces too many nodes is judged only by a number of `members` that is younger than its first such
     /// announcement, since many nodes may have joined.
     pub fn check(
         &mut self,
@@ -268,8 +270,8 @@ impl RouteChecks {
         found.into_values().collect()
     }
 
-    /// Checks what one packet announces that has just arrived; returns and bans the neighbour if the lie is its own. If it may have
-    /// forwarded the lie, returns it once, and readings show whether the route stays.
+    /// Checks one packet that has just arrived; returns and bans the neighbour if the lie is its own. A neighbour that may have
+    /// forwarded the lie is returned once, and later readings show whether the route stays.
     pub fn check_packet(
         &mut self,
         claims: &[OriginClaim],

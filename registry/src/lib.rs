@@ -35,7 +35,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`clock`], `files`, [`settings`] | time, private files, `registry.json` |
+//! | [`clock`], `numbers`, `files`, [`settings`] | time, conversions, private files, `registry.json` |
 //! | [`pki`] | certificates, the CA that signs, the offline root, certificate requests, TLS |
 //! | [`store`] | what outlives the process: a trait of whole operations, and SQLite behind it |
 //! | [`owner`] | the user to whom the files belong |
@@ -47,6 +47,7 @@ pub mod clock;
 mod files;
 pub mod http;
 pub mod init;
+mod numbers;
 pub mod owner;
 pub mod pki;
 pub mod service;

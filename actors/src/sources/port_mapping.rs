@@ -25,10 +25,12 @@ use wire::errors::Chain;
 const ROUND_INTERVAL: Duration = Duration::from_secs(20);
 /// Minimum interval between two rounds. Leases shorter than twice this expire before renewal.
 const MIN_ROUND_INTERVAL: Duration = Duration::from_secs(10);
-/// Delay before the next round while no gateway has mapped a port, after the first [`EARLY_ROUNDS`].
+/// Delay before the next round while no gateway maps a port, after [`EARLY_ROUNDS`] or [`ROUNDS_AFTER_LOSS`].
 const RETRY_DELAY: Duration = Duration::from_secs(120);
 /// Number of rounds after the start that follow each other quickly: a router may start at the same time as this host.
 const EARLY_ROUNDS: u32 = 3;
+/// The same after a gateway has mapped a port and does so no more: five minutes, in which a router restarts.
+const ROUNDS_AFTER_LOSS: u32 = 15;
 
 /// The dependencies of the port mapping actor.
 #[derive(Clone)]
@@ -55,7 +57,8 @@ pub struct PortMapping<F: Finder> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Schedule {
     has_mapped: bool,
-    rounds: u32,
+    /// Number of rounds since the start, or since the last one with a lease.
+    empty_rounds: u32,
 }
 
 impl<F: Finder> PortMapping<F> {
@@ -139,9 +142,17 @@ fn describe(error: &LeaseError) -> MissingLease {
 impl Schedule {
     /// Returns the delay between this round and the next one.
     fn next_round_delay(&mut self, round: &Round, now: Uptime) -> Duration {
-        self.has_mapped |= !round.leases.is_empty();
-        self.rounds = self.rounds.saturating_add(1);
-        if !self.has_mapped && self.rounds > EARLY_ROUNDS {
+        if round.leases.is_empty() {
+            self.empty_rounds = self.empty_rounds.saturating_add(1);
+        } else {
+            (self.has_mapped, self.empty_rounds) = (true, 0);
+        }
+        let max_empty_rounds = if self.has_mapped {
+            ROUNDS_AFTER_LOSS
+        } else {
+            EARLY_ROUNDS
+        };
+        if self.empty_rounds > max_empty_rounds {
             return RETRY_DELAY;
         }
         let remaining = round.leases.iter().map(|lease| lease.until.since(now));
@@ -184,9 +195,13 @@ mod tests {
         check(&mut schedule, &[3600, 24], 12);
         check(&mut schedule, &[1], 10);
         // The gateway is away, and may be back at any moment.
-        for _ in 0..10 {
+        for _ in 0..15 {
             check(&mut schedule, &[], 20);
         }
+        // The host has moved to a network without such a gateway.
+        check(&mut schedule, &[], 120);
+        check(&mut schedule, &[3600], 20);
+        check(&mut schedule, &[], 20);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     sources::babeld::BabeldProcess,
     store::Store,
 };
-use actix::{Actor, AsyncContext, Context, Recipient};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use os::{
     process::{ProcessKind, ProcessReading},
     process_usage::ProcessUsage,
@@ -53,26 +53,35 @@ impl ProcessMonitor {
         Self { deps }
     }
 
-    fn report(&self) {
+    /// Reads /proc in another thread, since a host may have thousands of sockets; reports, and schedules the next reading.
+    fn report(&mut self, ctx: &mut Context<Self>) {
         let ProcessMonitorDeps {
             store,
             babeld,
             connections,
             sockets,
-            reader,
+            ..
         } = &self.deps;
         let mut processes = connections.readings();
         processes.splice(0..0, babeld.reading());
-        let reading = ProcessesRead {
-            at: store.clock.now(),
+        let (at, closed_clients) = (store.clock.now(), connections.closed_clients());
+        let sockets = *sockets;
+        let reading = tokio::task::spawn_blocking(move || ProcessesRead {
+            at,
             usage: usage_of(&processes),
             processes,
-            closed_clients: connections.closed_clients(),
+            closed_clients,
             udp_drops: read_or_log("UDP sockets", udp_sockets(sockets.uid))
                 .map(|all| by_inode(&all, sockets.server_port)),
             netlink_drops: read_or_log("netlink sockets", own_netlink_drops()),
-        };
-        offer(reader, reading);
+        });
+        ctx.spawn(reading.into_actor(self).map(|reading, monitor, ctx| {
+            match reading {
+                Ok(reading) => offer(&monitor.deps.reader, reading),
+                Err(error) => tracing::error!(%error, "cannot read the state of the processes"),
+            }
+            ctx.run_later(READ_INTERVAL, Self::report);
+        }));
     }
 }
 
@@ -105,6 +114,6 @@ impl Actor for ProcessMonitor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(READ_INTERVAL, |monitor, _| monitor.report());
+        ctx.run_later(READ_INTERVAL, Self::report);
     }
 }

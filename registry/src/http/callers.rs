@@ -22,27 +22,39 @@ fn read_shown(certificate: &[u8]) -> Option<ShownCertificate> {
     })
 }
 
+/// Where connections come from, and where their number is limited.
+#[derive(Clone)]
+pub(super) enum Callers {
+    /// They come from the clients themselves, and are limited here.
+    Direct(ConnectionLimit),
+    /// They come from the relay for proxies, which limits them.
+    Relayed(Clients),
+}
+
 /// Attaches the caller to a connection. If its network has too many connections, or if it bypasses the relay for proxies, the
 /// connection is closed, and no caller is attached.
-pub(super) fn attach_caller(
-    (limit, clients): (&ConnectionLimit, Option<&Clients>),
-    connection: &dyn Any,
-    data: &mut Extensions,
-) {
+pub(super) fn attach_caller(callers: &Callers, connection: &dyn Any, data: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() {
         let (tcp, session) = stream.get_ref();
         let Ok(peer) = tcp.peer_addr() else {
             return;
         };
-        let address = clients.map_or(Some(peer.ip()), |clients| clients.client_of(peer));
-        let permit = address.and_then(|address| limit.take(SourceNetwork::from(address)));
-        let (Some(address), Some(permit)) = (address, permit) else {
-            tracing::debug!(from = ?address, "connection closed: its network has too many, or it bypasses the relay");
+        let address = match callers {
+            Callers::Direct(limit) => {
+                let permit = limit.take(SourceNetwork::from(peer.ip()));
+                permit.map(|permit| {
+                    data.insert(permit);
+                    peer.ip()
+                })
+            }
+            Callers::Relayed(clients) => clients.client_of(peer),
+        };
+        let Some(address) = address else {
+            tracing::debug!(from = %peer, "connection closed: its network has too many, or it bypasses the relay");
             // This fails only if the caller has closed the connection itself.
             let _ = shutdown(tcp.as_raw_fd(), Shutdown::Both);
             return;
         };
-        data.insert(permit);
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let shown = certificate.and_then(|certificate| read_shown(certificate));
         data.insert(Caller { address, shown });

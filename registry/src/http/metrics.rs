@@ -3,7 +3,7 @@
 mod families;
 mod targets;
 
-use crate::{clock::WallClock, service::queue::Queue};
+use crate::{clock::WallClock, numbers::signed, service::queue::Queue};
 use actix_web::{
     App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder,
     dev::{Server, ServiceResponse},
@@ -67,10 +67,6 @@ impl Counts {
             .with_label_values(&[call.as_str()])
             .observe(took.as_secs_f64());
     }
-}
-
-fn signed(value: usize) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Serves the metrics to those who connect to this listener.

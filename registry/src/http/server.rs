@@ -7,10 +7,10 @@ use crate::{
     http::{
         admin::Database,
         api,
-        callers::{attach_caller, attach_operator},
+        callers::{Callers, attach_caller, attach_operator},
         connection_limit::ConnectionLimit,
         metrics::{self, Counts, Source},
-        trusted_proxies::{Clients, Relay},
+        trusted_proxies::Relay,
     },
     init::{self, backups, error::RegistryError},
     pki::tls::{ReloadableTls, TlsError},
@@ -185,14 +185,14 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
 
     let counts = Counts::new(options.revision).map_err(ServeError::Metrics)?;
     let limit = ConnectionLimit::new(options.max_per_network);
-    let (relay, listener) = if options.trusted_proxies.is_empty() {
-        (None, listener)
+    let (relay, callers, listener) = if options.trusted_proxies.is_empty() {
+        (None, Callers::Direct(limit), listener)
     } else {
-        let placed = Relay::new(listener, &options.trusted_proxies);
+        let placed = Relay::new(listener, &options.trusted_proxies, limit);
         let (relay, listener) = placed.map_err(failed)?;
-        (Some(relay), listener)
+        let callers = Callers::Relayed(relay.clients());
+        (Some(relay), callers, listener)
     };
-    let callers = (limit, relay.as_ref().map(Relay::clients));
     let nodes =
         serve_nodes(queue.clone(), counts.clone(), callers, (listener, tls)).map_err(failed)?;
     let metrics = options
@@ -218,7 +218,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
 fn serve_nodes(
     queue: Queue,
     counts: Counts,
-    (limit, clients): (ConnectionLimit, Option<Clients>),
+    callers: Callers,
     (listener, tls): (TcpListener, rustls::ServerConfig),
 ) -> io::Result<actix_web::dev::Server> {
     let server = HttpServer::new(move || {
@@ -243,7 +243,7 @@ fn serve_nodes(
     .client_request_timeout(CLIENT_TIMEOUT)
     .tls_handshake_timeout(CLIENT_TIMEOUT)
     .shutdown_timeout(1)
-    .on_connect(move |connection, data| attach_caller((&limit, clients.as_ref()), connection, data))
+    .on_connect(move |connection, data| attach_caller(&callers, connection, data))
     .listen_rustls_0_23(listener, tls)?;
     Ok(server.run())
 }

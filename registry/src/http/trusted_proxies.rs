@@ -1,10 +1,16 @@
 //! Accepts connections from reverse proxies, which report their clients' addresses by the PROXY protocol.
 //!
 //! The header comes before TLS. So the registry accepts connections itself, reads the header, and passes all later bytes
-//! on to its own TLS server on the loopback, which asks [`Clients`] where a connection comes from.
+//! on to its own TLS server on the loopback, which finds in [`Clients`] where a connection comes from. The limit of connections
+//! from one network is applied here, before the TLS handshake.
 
-use super::proxy_header::{self, MAX_HEADER_BYTES, ProxyHeader};
+use super::{
+    connection_limit::ConnectionLimit,
+    proxy_header::{self, MAX_HEADER_BYTES, ProxyHeader},
+};
+use crate::service::limits::SourceNetwork;
 use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit};
 use std::{
     collections::BTreeMap,
     io,
@@ -13,7 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpSocket, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -21,8 +27,14 @@ use tokio::{
 
 /// Largest number of connections that are passed on at the same time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
+/// Number of file descriptors of one connection: to the client, to the TLS server, and the TLS server's own.
+const FILES_PER_CONNECTION: usize = 3;
+/// Number of file descriptors for everything else, such as the database and the metrics.
+const OTHER_FILES: usize = 128;
 /// Time within which a proxy must send the header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which one direction stays open after the other has ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, such as without free file descriptors.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
 
@@ -67,14 +79,19 @@ pub(crate) struct Relay {
     server: SocketAddr,
     proxies: Arc<[IpNet]>,
     clients: Clients,
+    limit: ConnectionLimit,
 }
 
 impl Relay {
-    /// Puts a relay before the TLS server; returns it, and the listener that the server uses instead.
+    /// Puts a relay before the TLS server, which applies the limit; returns it, and the listener that the server uses instead.
     ///
     /// # Errors
     /// The loopback cannot be used.
-    pub(crate) fn new(listener: TcpListener, proxies: &[IpNet]) -> io::Result<(Self, TcpListener)> {
+    pub(crate) fn new(
+        listener: TcpListener,
+        proxies: &[IpNet],
+        limit: ConnectionLimit,
+    ) -> io::Result<(Self, TcpListener)> {
         let inner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let relay = Self {
@@ -82,6 +99,7 @@ impl Relay {
             server: inner.local_addr()?,
             proxies: proxies.into(),
             clients: Clients::default(),
+            limit,
         };
         Ok((relay, inner))
     }
@@ -101,9 +119,9 @@ impl Relay {
 
     async fn run(self) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let free_slots = Arc::new(Semaphore::new(allowed_connections()));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(slot) = Arc::clone(&free_slots).acquire_owned().await else {
                 return Ok(());
             };
             let (stream, from) = match listener.accept().await {
@@ -114,25 +132,45 @@ impl Relay {
                     continue;
                 }
             };
-            let (server, clients) = (self.server, self.clients.clone());
+            let (server, clients, limit) = (self.server, self.clients.clone(), self.limit.clone());
             let from = from.ip().to_canonical();
             let is_proxy = self.proxies.iter().any(|range| range.contains(&from));
             actix_rt::spawn(async move {
-                if let Err(error) = pass_on(stream, (from, is_proxy), server, &clients).await {
+                if let Err(error) =
+                    pass_on(stream, (from, is_proxy), server, (&clients, &limit)).await
+                {
                     tracing::debug!(%from, %error, "connection closed");
                 }
-                drop(place);
+                drop(slot);
             });
         }
     }
 }
 
-/// Reads the header if the connection comes from a proxy, and copies all other bytes in both directions.
+/// Returns how many connections the limit of open files allows, at most [`MAX_CONNECTIONS`].
+fn allowed_connections() -> usize {
+    let needed = MAX_CONNECTIONS * FILES_PER_CONNECTION + OTHER_FILES;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(needed, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(needed).min(needed)
+    });
+    let allowed = limit.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION;
+    if allowed < MAX_CONNECTIONS {
+        tracing::warn!(
+            limit,
+            connections = allowed,
+            "the limit of open files allows fewer connections than {MAX_CONNECTIONS}; raise it (LimitNOFILE= of the unit) to {needed}"
+        );
+    }
+    allowed.max(1)
+}
+
+/// Reads the header if the connection comes from a proxy, and copies all other bytes in both directions. Closes the connection if
+/// the client's network has too many.
 async fn pass_on(
     mut stream: TcpStream,
     (from, is_proxy): (IpAddr, bool),
     server: SocketAddr,
-    clients: &Clients,
+    (clients, limit): (&Clients, &ConnectionLimit),
 ) -> io::Result<()> {
     let (client, rest) = if is_proxy {
         let header = timeout(HEADER_TIMEOUT, read_header(&mut stream)).await;
@@ -141,14 +179,44 @@ async fn pass_on(
     } else {
         (from, Vec::new())
     };
+    let client = client.to_canonical();
+    let Some(_permit) = limit.take(SourceNetwork::from(client)) else {
+        tracing::debug!(%client, "connection closed: its network has too many");
+        return Ok(());
+    };
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     // The entry must exist before the server accepts the connection.
-    let _entry = clients.add(socket.local_addr()?, client.to_canonical());
+    let _entry = clients.add(socket.local_addr()?, client);
     let mut inner = socket.connect(server).await?;
     inner.write_all(&rest).await?;
-    copy_bidirectional(&mut stream, &mut inner).await?;
-    Ok(())
+    copy_both(&mut stream, &mut inner).await
+}
+
+/// Copies in both directions. Once one of them has ended, the other one ends within [`CLOSE_TIMEOUT`], since a client that stays
+/// silent must not keep a connection that the server has closed.
+async fn copy_both(outer: &mut TcpStream, inner: &mut TcpStream) -> io::Result<()> {
+    let (mut from_client, mut to_client) = outer.split();
+    let (mut from_server, mut to_server) = inner.split();
+    let requests = async {
+        copy(&mut from_client, &mut to_server).await?;
+        to_server.shutdown().await
+    };
+    let answers = async {
+        copy(&mut from_server, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::pin!(requests, answers);
+    tokio::select! {
+        ended = &mut requests => {
+            ended?;
+            timeout(CLOSE_TIMEOUT, answers).await?
+        }
+        ended = &mut answers => {
+            ended?;
+            timeout(CLOSE_TIMEOUT, requests).await?
+        }
+    }
 }
 
 /// Returns the client, and the bytes after the header that were read with it.

@@ -142,12 +142,13 @@ impl Registry {
         )
     }
 
-    /// Starts a registry that trusts these proxies.
-    pub fn with_trusted_proxy(proxy: &str) -> Self {
+    /// Starts a registry that trusts these proxies, with this limit of connections from one address.
+    pub fn with_trusted_proxy(proxy: &str, max_per_network: usize) -> Self {
         Self::make(
             START,
             Options {
                 trusted_proxy: Some(proxy.parse().unwrap()),
+                max_per_network,
                 ..DEFAULTS
             },
             |_| {},

@@ -19,7 +19,7 @@ use std::{
 };
 use wire::endpoints::class_of;
 
-/// A port to which nothing is sent, for a look at the route to the gateway: that of SSDP.
+/// The port of SSDP. A socket is connected to it, without a packet, so that the kernel chooses the local address towards the gateway.
 const ROUTE_CHECK_PORT: u16 = 1900;
 
 /// Reads the default route from the kernel.

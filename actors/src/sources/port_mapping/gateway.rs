@@ -56,6 +56,16 @@ pub enum GatewayError {
         /// The protocol of the mapping.
         protocol: Protocol,
     },
+    /// A mapping leads to an address that this host does not have any more, so it cannot be removed.
+    #[error(
+        "a mapping to {address}, the host's earlier address, cannot be removed by {protocol}, and stays until it expires"
+    )]
+    OtherAddress {
+        /// The protocol of the mapping.
+        protocol: Protocol,
+        /// The earlier address.
+        address: Ipv4Addr,
+    },
     /// The gateway reported another error, or did not answer.
     #[error("the gateway did not {action} by {protocol}")]
     Failed {
@@ -69,21 +79,21 @@ pub enum GatewayError {
     },
 }
 
-/// What a gateway says of its address on the internet.
+/// What a gateway reports of its address on the internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalAddress {
-    /// It has this address.
+    /// The gateway has this address.
     Known(IpAddr),
-    /// It says that it has none.
+    /// The gateway has no external address.
     Missing,
-    /// It says so only together with a mapping.
+    /// The gateway reports its address only in the answer to a mapping request.
     WithMapping,
 }
 
 /// What a gateway shows of one of its external ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The gateway does not say, or not in time.
+    /// The gateway cannot show mappings, or has not answered in time.
     Unknown,
     /// No mapping is shown at this port.
     Free,

@@ -77,8 +77,8 @@ struct Granted {
 }
 
 impl Granted {
-    fn place(&self) -> (Transport, u16) {
-        self.mapping.place()
+    fn external_port_key(&self) -> (Transport, u16) {
+        self.mapping.external_port_key()
     }
 
     /// Takes what the gateway shows of the mapping. Returns whether the mapping can stay as it is.
@@ -121,9 +121,17 @@ impl Granted {
 struct State<G> {
     /// The gateway that mapped the ports.
     gateway: Option<G>,
+    mappings: Mappings,
+}
+
+/// The mappings that a keeper has, and those that it could not remove.
+#[derive(Debug, Default)]
+struct Mappings {
     granted: Vec<Granted>,
     /// When leftovers that are still in the ledger could not be removed, and which.
     kept_leftovers: Option<(Uptime, Vec<Mapping>)>,
+    /// Since when mappings to another address of this host are known, which PCP and NAT-PMP cannot remove.
+    to_other_addresses: BTreeMap<Mapping, Uptime>,
 }
 
 /// Keeps the leases of one node. It outlives the actor that schedules the rounds.
@@ -146,8 +154,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             settings,
             state: Mutex::new(State {
                 gateway: None,
-                granted: Vec::new(),
-                kept_leftovers: None,
+                mappings: Mappings::default(),
             }),
             is_released: Cell::new(false),
             release_started: Notify::new(),
@@ -168,7 +175,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             biased;
             () = self.release_started.notified() => Round::default(),
             failure = self.run_round(&mut state, now) => {
-                let mut leases: Vec<_> = state.granted.iter().map(Granted::lease).collect();
+                let mut leases: Vec<_> = state.mappings.granted.iter().map(Granted::lease).collect();
                 leases.sort_by_key(|lease| (lease.transport, lease.internal_port));
                 Round { leases, failure }
             }
@@ -178,15 +185,18 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     /// Returns why a wanted port has no lease.
     async fn run_round(&self, state: &mut State<F::Gateway>, now: Uptime) -> Option<LeaseError> {
         let mut failures = Vec::new();
-        if let Some(gateway) = state.gateway.take()
-            && self.finder.is_current(&gateway)
-        {
-            match self.map_ports(state, &gateway, now).await {
-                Ok(failure) => {
-                    state.gateway = Some(gateway);
-                    failures.extend(failure);
+        // The state keeps the gateway meanwhile, since a release may end this round while it waits.
+        state.gateway = state
+            .gateway
+            .take()
+            .filter(|gateway| self.finder.is_current(gateway));
+        if let Some(gateway) = &state.gateway {
+            match self.map_ports(&mut state.mappings, gateway, now).await {
+                Ok(failure) => failures.extend(failure),
+                Err(failure) => {
+                    state.gateway = None;
+                    failures.push(failure);
                 }
-                Err(failure) => failures.push(failure),
             }
         }
         if state.gateway.is_none() {
@@ -196,11 +206,11 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             }
             failures.extend(found);
         }
-        if let Some(gateway) = state.gateway.take() {
-            if let Err(error) = self.remove_leftovers(state, &gateway, now).await {
-                failures.push(error);
-            }
-            state.gateway = Some(gateway);
+        let mappings = &mut state.mappings;
+        if let Some(gateway) = &state.gateway
+            && let Err(error) = self.remove_leftovers(mappings, gateway, now).await
+        {
+            failures.push(error);
         }
         failures.into_iter().max_by_key(LeaseError::reason)
     }
@@ -218,7 +228,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                 Vec::new()
             });
             for gateway in gateways {
-                match self.map_ports(state, &gateway, now).await {
+                match self.map_ports(&mut state.mappings, &gateway, now).await {
                     Ok(failure) => {
                         state.gateway = Some(gateway);
                         return failure.into_iter().collect();
@@ -231,7 +241,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                 }
             }
         }
-        state.granted.clear();
+        state.mappings.granted.clear();
         failures
     }
 
@@ -241,7 +251,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     /// No port is mapped.
     async fn map_ports(
         &self,
-        state: &mut State<F::Gateway>,
+        mappings: &mut Mappings,
         gateway: &F::Gateway,
         now: Uptime,
     ) -> Result<Option<LeaseError>, LeaseError> {
@@ -251,24 +261,25 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             ExternalAddress::WithMapping => None,
         };
         let (local, protocol) = (gateway.local_address(), gateway.protocol());
-        state.granted.retain(|granted| {
+        mappings.granted.retain(|granted| {
             granted.mapping.protocol == protocol && *granted.mapping.internal.ip() == local
         });
         let recorded = self.ledger.read().await?;
-        let shown = self.look_up_candidates(state, gateway, &recorded).await;
+        let shown = self.look_up_candidates(mappings, gateway, &recorded).await;
+        let shown_of = |granted: &Granted| shown.get(&granted.external_port_key());
         let mut failure = None;
         for (transport, port) in self.settings.wanted.iter().copied() {
             let internal = SocketAddrV4::new(local, port);
-            let index = state.granted.iter().position(|granted| {
+            let index = mappings.granted.iter().position(|granted| {
                 (granted.mapping.transport, granted.mapping.internal) == (transport, internal)
             });
-            let mut current = index.map(|index| state.granted.swap_remove(index));
+            let mut current = index.map(|index| mappings.granted.swap_remove(index));
             let mut is_hidden = false;
             if let Some(granted) = &mut current {
                 granted.address = address.unwrap_or(granted.address);
-                let seen = shown.get(&granted.place()).unwrap_or(&Lookup::Unknown);
+                let seen = shown_of(granted).unwrap_or(&Lookup::Unknown);
                 if granted.check(seen, now) {
-                    state.granted.push(*granted);
+                    mappings.granted.push(*granted);
                     continue;
                 }
                 is_hidden = *seen == Lookup::Free;
@@ -281,7 +292,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                 shown: &shown,
             };
             match self.request_mapping(gateway, &request, now).await {
-                Ok(granted) => state.granted.push(Granted {
+                Ok(granted) => mappings.granted.push(Granted {
                     is_hidden,
                     ..granted
                 }),
@@ -289,17 +300,17 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                     failure = Some(error);
                     // A renewal that fails does not end the lease.
                     let is_left = |granted: &Granted| {
-                        let seen = shown.get(&granted.place());
+                        let seen = shown_of(granted);
                         let leads_here = |entry: &Entry| entry.leads_to(internal);
                         granted.until > now
                             && matches!(seen, Some(Lookup::Taken(entry)) if leads_here(entry))
                     };
-                    state.granted.extend(current.filter(is_left));
+                    mappings.granted.extend(current.filter(is_left));
                 }
             }
         }
         match failure {
-            Some(error) if state.granted.is_empty() => Err(error),
+            Some(error) if mappings.granted.is_empty() => Err(error),
             failure => Ok(failure),
         }
     }
@@ -307,27 +318,31 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     /// Looks up the ports that mappings have, had, or would have first.
     async fn look_up_candidates(
         &self,
-        state: &State<F::Gateway>,
+        mappings: &Mappings,
         gateway: &F::Gateway,
         recorded: &[Mapping],
     ) -> BTreeMap<(Transport, u16), Lookup> {
         let local = gateway.local_address();
-        let mut places: Vec<_> = state.granted.iter().map(Granted::place).collect();
+        let mut ports: Vec<_> = mappings
+            .granted
+            .iter()
+            .map(Granted::external_port_key)
+            .collect();
         for (transport, port) in self.settings.wanted.iter().copied() {
             let internal = SocketAddrV4::new(local, port);
             let is_granted = |granted: &Granted| {
                 (granted.mapping.transport, granted.mapping.internal) == (transport, internal)
             };
-            if !state.granted.iter().any(is_granted) {
+            if !mappings.granted.iter().any(is_granted) {
                 let known = requests::recorded_port(recorded, transport, internal);
-                places.extend(known.map(|port| (transport, port)));
-                places.push((transport, port));
+                ports.extend(known.map(|port| (transport, port)));
+                ports.push((transport, port));
             }
         }
-        places.sort_unstable();
-        places.dedup();
-        let shown = gateway.look_up(&places, Effort::Thorough).await;
-        places.into_iter().zip(shown).collect()
+        ports.sort_unstable();
+        ports.dedup();
+        let shown = gateway.look_up(&ports, Effort::Thorough).await;
+        ports.into_iter().zip(shown).collect()
     }
 
     fn description(&self) -> String {

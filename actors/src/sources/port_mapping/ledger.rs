@@ -34,14 +34,20 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Returns which port of the gateway it is.
-    pub fn place(&self) -> (Transport, u16) {
+    /// Returns the transport and the port on the gateway, by which a mapping is looked up.
+    pub fn external_port_key(&self) -> (Transport, u16) {
         (self.transport, self.external_port)
     }
 
     /// Whether both have the same ports, address and protocol.
     pub fn is_same(&self, other: &Self) -> bool {
-        let parts = |mapping: &Self| (mapping.place(), mapping.internal, mapping.protocol);
+        let parts = |mapping: &Self| {
+            (
+                mapping.external_port_key(),
+                mapping.internal,
+                mapping.protocol,
+            )
+        };
         parts(self) == parts(other)
     }
 }

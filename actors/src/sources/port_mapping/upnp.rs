@@ -1,9 +1,10 @@
 //! A client of one service of a UPnP gateway.
 //!
-//! igd-next writes the requests to map, to remove and to report the address. It offers no look at a single mapping, and requires
+//! igd-next writes the requests to map, to remove and to report the address. It cannot query a single mapping, and requires
 //! that the gateway describes its actions; so the first is requested here, and the arguments of the actions are those of the
 //! standard (WANIPConnection:2, section 2.4).
 
+mod code;
 mod http;
 mod lookups;
 mod search;
@@ -40,28 +41,6 @@ const ADD_ARGUMENTS: [&str; 8] = [
     "NewPortMappingDescription",
     "NewLeaseDuration",
 ];
-
-/// Error codes of UPnP (UPnP Device Architecture 1.1, section 3.2.2; WANIPConnection:2, section 2.4).
-mod code {
-    /// There is no such action.
-    pub(super) const INVALID_ACTION: u16 = 401;
-    /// An argument is not accepted, or the table is full.
-    pub(super) const INVALID_ARGUMENTS: u16 = 402;
-    /// The action failed, or a lease that expires is not accepted.
-    pub(super) const ACTION_FAILED: u16 = 501;
-    /// The action is optional and missing.
-    pub(super) const NOT_IMPLEMENTED: u16 = 602;
-    /// There is no entry at this index.
-    pub(super) const NO_SUCH_INDEX: u16 = 713;
-    /// There is no mapping at this port.
-    pub(super) const NO_SUCH_ENTRY: u16 = 714;
-    /// Another client has the port.
-    pub(super) const CONFLICT: u16 = 718;
-    /// Only leases that never expire are granted.
-    pub(super) const ONLY_PERMANENT: u16 = 725;
-    /// Another mechanism has the port.
-    pub(super) const CONFLICT_ELSEWHERE: u16 = 729;
-}
 
 /// One service of the default gateway that maps ports.
 pub struct Service {

@@ -1,6 +1,6 @@
 //! All metrics of the registry; `docs/REGISTRY.md` documents them.
 
-use crate::service::queue::Work;
+use crate::{numbers::signed, service::queue::Work};
 use os::process_usage::OwnUsage;
 use prometheus::{
     Counter, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -222,8 +222,4 @@ impl New<'_> {
 /// Raises a counter to a value that was counted elsewhere.
 fn raise(counter: &IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

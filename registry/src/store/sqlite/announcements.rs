@@ -3,15 +3,11 @@
 use super::{Sqlite, columns::prefix_of};
 use crate::{
     clock::UnixSeconds,
+    numbers::signed,
     store::{StorageError, StoredAnnouncement},
 };
 use policies::names::{Endpoint, Prefix};
 use rusqlite::{Row, params};
-
-/// Converts a version to SQLite's signed integers; no version comes near their limit.
-fn signed(version: u64) -> i64 {
-    i64::try_from(version).unwrap_or(i64::MAX)
-}
 
 /// Reads a row of announcements; `None` if a value is out of range.
 fn announcement_of(row: &Row<'_>) -> rusqlite::Result<Option<(Prefix, StoredAnnouncement)>> {

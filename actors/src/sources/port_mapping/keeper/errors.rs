@@ -82,6 +82,7 @@ impl LeaseError {
                 | GatewayError::Ambiguous { .. }
                 | GatewayError::SamePortOnly
                 | GatewayError::OtherProtocol { .. }
+                | GatewayError::OtherAddress { .. }
                 | GatewayError::Failed { .. },
             ) => MissingReason::Rejected,
             Self::NoExternalAddress | Self::Unusable { .. } => MissingReason::NoExternalAddress,

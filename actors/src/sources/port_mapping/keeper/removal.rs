@@ -6,7 +6,7 @@ use super::{
         ledger::{Ledger, Mapping},
         protocol::Family,
     },
-    Granted, Keeper, LeaseError, State,
+    Granted, Keeper, LEASE, LeaseError, Mappings,
 };
 use policies::units::Uptime;
 use std::time::Duration;
@@ -43,23 +43,24 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Removes mappings in the ledger that are not wanted any more: to another port or address, or by another protocol.
+    /// Removes mappings in the ledger that are not wanted any more: to another port or address, or by another protocol. Those that
+    /// cannot be removed since they lead to another address stay in the ledger for the duration of a lease.
     ///
     /// # Errors
     /// The ledger cannot be read or written.
     pub(super) async fn remove_leftovers(
         &self,
-        state: &mut State<F::Gateway>,
+        mappings: &mut Mappings,
         gateway: &F::Gateway,
         now: Uptime,
     ) -> Result<(), LeaseError> {
         let recorded = self.ledger.read().await?;
         let is_granted = |mapping: &Mapping| {
-            let mut granted = state.granted.iter();
+            let mut granted = mappings.granted.iter();
             granted.any(|granted| granted.mapping.is_same(mapping))
         };
         let (kept, leftovers): (Vec<_>, Vec<_>) = recorded.into_iter().partition(is_granted);
-        let is_early = state
+        let is_early = mappings
             .kept_leftovers
             .as_ref()
             .is_some_and(|(at, known)| *known == leftovers && now.since(*at) < RETRY_INTERVAL);
@@ -67,9 +68,13 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             return Ok(());
         }
         // A mapping of ours may have the same port as an old one, which it has replaced.
-        let places: Vec<_> = state.granted.iter().map(Granted::place).collect();
+        let ports: Vec<_> = mappings
+            .granted
+            .iter()
+            .map(Granted::external_port_key)
+            .collect();
         let mut left = leftovers;
-        left.retain(|mapping| !places.contains(&mapping.place()));
+        left.retain(|mapping| !ports.contains(&mapping.external_port_key()));
         let (mut left, mut failure) = remove(gateway, left, Effort::Thorough).await;
         let is_other = |mapping: &Mapping| mapping.protocol != gateway.protocol();
         if left.iter().any(is_other) {
@@ -78,7 +83,13 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
         if let Some(error) = failure {
             tracing::debug!(error = %Chain(&error), "cannot remove old port mappings; a later round tries again");
         }
-        state.kept_leftovers = (!left.is_empty()).then(|| (now, left.clone()));
+        let known = &mut mappings.to_other_addresses;
+        known.retain(|mapping, _| left.contains(mapping));
+        left.retain(|mapping| {
+            !is_out_of_reach(gateway, mapping)
+                || now.since(*known.entry(*mapping).or_insert(now)) < LEASE
+        });
+        mappings.kept_leftovers = (!left.is_empty()).then(|| (now, left.clone()));
         Ok(self.ledger.write([kept, left].concat()).await?)
     }
 
@@ -110,17 +121,30 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     }
 }
 
+/// Whether the mapping leads to another address than the host has now: PCP and NAT-PMP know a mapping by its port and the
+/// requester's address, so a request to remove it would remove that of the current address.
+fn is_out_of_reach<G: Gateway>(gateway: &G, mapping: &Mapping) -> bool {
+    mapping.protocol.family() == Family::PortControl
+        && *mapping.internal.ip() != gateway.local_address()
+}
+
 /// Removes those mappings that were made by the gateway's protocol, unless it shows that a port is another client's by now.
 async fn remove<G: Gateway>(gateway: &G, mappings: Vec<Mapping>, effort: Effort) -> Left {
     let protocol = gateway.protocol();
     let (own, mut left): (Vec<_>, Vec<_>) = mappings
         .into_iter()
         .partition(|mapping| mapping.protocol == protocol);
-    let places: Vec<_> = own.iter().map(Mapping::place).collect();
-    let shown = gateway.look_up(&places, effort).await;
+    let ports: Vec<_> = own.iter().map(Mapping::external_port_key).collect();
+    let shown = gateway.look_up(&ports, effort).await;
     let mut failure = None;
     for (mapping, shown) in own.into_iter().zip(shown) {
         if matches!(&shown, Lookup::Taken(entry) if !entry.leads_to(mapping.internal)) {
+            continue;
+        }
+        if is_out_of_reach(gateway, &mapping) {
+            let address = *mapping.internal.ip();
+            left.push(mapping);
+            failure = Some(GatewayError::OtherAddress { protocol, address });
             continue;
         }
         match gateway.remove(mapping).await {

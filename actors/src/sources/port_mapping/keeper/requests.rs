@@ -85,7 +85,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                 protocol: request.protocol,
                 nonce: None,
             };
-            let before = match request.shown.get(&mapping.place()) {
+            let before = match request.shown.get(&mapping.external_port_key()) {
                 Some(shown) => shown.clone(),
                 None => self.look_up(gateway, mapping).await,
             };
@@ -113,13 +113,15 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
 
     /// Whether the mapping that the gateway shows is this one, requested by us: the ledger has it, or it has our description.
     fn is_own(&self, entry: &Entry, mapping: Mapping, recorded: &[Mapping]) -> bool {
-        let parts = |mapping: &Mapping| (mapping.place(), mapping.internal);
+        let parts = |mapping: &Mapping| (mapping.external_port_key(), mapping.internal);
         let is_recorded = recorded.iter().any(|known| parts(known) == parts(&mapping));
         entry.leads_to(mapping.internal) && (is_recorded || entry.description == self.description())
     }
 
     async fn look_up(&self, gateway: &F::Gateway, mapping: Mapping) -> Lookup {
-        let shown = gateway.look_up(&[mapping.place()], Effort::Quick).await;
+        let shown = gateway
+            .look_up(&[mapping.external_port_key()], Effort::Quick)
+            .await;
         shown.into_iter().next().unwrap_or(Lookup::Unknown)
     }
 

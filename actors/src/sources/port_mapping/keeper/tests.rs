@@ -2,6 +2,7 @@
 
 mod fake_gateway;
 mod fixture;
+mod removal;
 
 use super::{super::ledger, requests::DYNAMIC_PORTS, *};
 use crate::messages::MissingReason;
@@ -255,29 +256,4 @@ fn each_protocol_alone_maps_the_port_and_pcp_keeps_its_nonce() {
         assert_eq!(fixture.table().len(), 1);
         fixture.check_release(&[]);
     }
-}
-
-#[test]
-fn a_mapping_by_a_protocol_that_is_not_used_any_more_is_removed_by_that_protocol() {
-    let protocols = [Protocol::Pcp, Protocol::Upnp];
-    let fixture = fixture_of(&protocols, vec![row(5000, "192.168.1.2", 1194, "")], none());
-    ledger::write(&fixture.gateway.ledger, &[mapping(5000, "192.168.1.2")]).unwrap();
-    let lease = fixture.check_lease(1, 5000);
-    assert_eq!(lease.external.port(), 5000);
-    assert_eq!(fixture.table().len(), 1);
-    fixture.check_release(&[]);
-}
-
-#[test]
-fn a_release_ends_a_round_that_waits_for_the_gateway() {
-    let fixture = fixture(vec![]);
-    fixture.check_lease(1, 1194);
-    fixture.gateway.hangs.set(true);
-    let (round, released) = block_on(async {
-        let round = fixture.keeper.update_mappings(Uptime::from_secs(31));
-        tokio::join!(round, fixture.keeper.release())
-    });
-    released.unwrap();
-    assert!(round.leases.is_empty());
-    assert_eq!(fixture.table(), [""; 0]);
 }

@@ -125,7 +125,9 @@ impl Gateway for FakeRouter {
             description: description.to_owned(),
             remaining: None,
         };
-        self.0.borrow_mut().add(mapping.place(), entry, lease)?;
+        self.0
+            .borrow_mut()
+            .add(mapping.external_port_key(), entry, lease)?;
         self.pass().await?;
         Ok(Grant {
             external_port: mapping.external_port,
@@ -137,7 +139,7 @@ impl Gateway for FakeRouter {
     async fn remove(&self, mapping: Mapping) -> Result<(), GatewayError> {
         self.pass().await?;
         let table = &mut self.0.borrow_mut().table;
-        table.retain(|(place, ..)| *place != mapping.place());
+        table.retain(|(place, ..)| *place != mapping.external_port_key());
         Ok(())
     }
 }

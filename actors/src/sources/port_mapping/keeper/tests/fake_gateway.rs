@@ -154,7 +154,7 @@ impl Gateway for FakeGateway {
         {
             return self.reject(answer);
         }
-        let place = mapping.place();
+        let place = mapping.external_port_key();
         let mut table = self.table.borrow_mut();
         let is_others = |row: &Row| (row.0, row.1) == place && row.2.client != LOCAL.to_string();
         if table.iter().any(is_others) {
@@ -182,7 +182,15 @@ impl Gateway for FakeGateway {
 
     async fn remove(&self, mapping: Mapping) -> Result<(), GatewayError> {
         let mut table = self.table.borrow_mut();
-        table.retain(|row| (row.0, row.1) != mapping.place());
+        table.retain(|(transport, port, entry)| match self.protocol.family() {
+            // The request contains neither the external port nor the address.
+            Family::PortControl => {
+                let known = (*transport, &*entry.client, entry.internal_port);
+                let local = LOCAL.to_string();
+                known != (mapping.transport, &*local, mapping.internal.port())
+            }
+            Family::Upnp => (*transport, *port) != mapping.external_port_key(),
+        });
         Ok(())
     }
 }
