@@ -23,6 +23,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, process::ExitCode, time::Duration};
 use wire::registry::Enrolment;
 
+/// Interval at which the registry is asked while a command waits for all nodes.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
 pub(super) fn admin_code(error: &AdminError) -> u8 {
     match error {
         AdminError::NotRunning { .. } => 3,
@@ -188,15 +191,14 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Rollout) -> Option<String>) -> 
     let asking = async {
         let mut last = None;
         loop {
-            let rollout =
-                admin::ask::<Rollout>(&root.paths().admin_socket, "GET", "/v1/rollout", NOTHING)?;
+            let rollout = read_rollout(root).await?;
             if last.replace(rollout) != Some(rollout) {
                 print_line(shown(&rollout));
             }
             if let Some(what) = done(&rollout) {
                 return Ok::<_, AdminError>(what);
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(ASK_INTERVAL).await;
         }
     };
     match actix_rt::System::new()
@@ -212,6 +214,16 @@ fn wait(root: &Root, wait: &Wait, done: impl Fn(&Rollout) -> Option<String>) -> 
             fail(&std::io::Error::other(what), 5)
         }
     }
+}
+
+/// Asks for the rollout in a thread of its own, since the call blocks.
+async fn read_rollout(root: &Root) -> Result<Rollout, AdminError> {
+    let socket = root.paths().admin_socket;
+    let asked = socket.clone();
+    let ask = move || admin::ask::<Rollout>(&asked, "GET", "/v1/rollout", NOTHING);
+    tokio::task::spawn_blocking(ask)
+        .await
+        .unwrap_or(Err(AdminError::Unreadable { path: socket }))
 }
 
 fn shown(rollout: &Rollout) -> String {
