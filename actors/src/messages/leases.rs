@@ -62,6 +62,19 @@ pub enum MissingReason {
 }
 
 impl MissingReason {
+    /// All reasons, as values of a label.
+    pub const ALL: [Self; 9] = [
+        Self::NotNeeded,
+        Self::NoGateway,
+        Self::NoAnswer,
+        Self::Rejected,
+        Self::NoFreePort,
+        Self::NoExternalAddress,
+        Self::DoubleNat,
+        Self::CarrierNat,
+        Self::Ledger,
+    ];
+
     /// Returns the name in metrics.
     pub fn label(self) -> &'static str {
         match self {

@@ -214,7 +214,7 @@ families! {
         "When the first port mapping expires unless it is renewed.",
         |source| lease_ends(source.node);
     Gauge warren_lease_missing &["reason"],
-        "Always 1, with the reason why a port has no mapping on the gateway; absent while all have one.",
+        "1 for the reason why a port has no mapping on the gateway, 0 for the others.",
         |source| missing_lease(source.node);
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",

@@ -1,5 +1,6 @@
 //! Reads the samples of each metric from a snapshot.
 
+use crate::messages::MissingReason;
 use crate::sinks::{
     health::{FindingId, Health},
     telemetry::{ROLES, Row, Snapshot, float},
@@ -228,10 +229,9 @@ pub(super) fn lease_ends(node: &Snapshot) -> Vec<Sample> {
 }
 
 pub(super) fn missing_lease(node: &Snapshot) -> Vec<Sample> {
-    let missing = node.leases.missing.iter();
-    missing
-        .map(|missing| (vec![s(missing.reason.label())], 1.0))
-        .collect()
+    let missing = node.leases.missing.as_ref().map(|missing| missing.reason);
+    let sample = |reason: MissingReason| (vec![s(reason.label())], truth(missing == Some(reason)));
+    MissingReason::ALL.map(sample).to_vec()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {
