@@ -29,6 +29,10 @@ use wire::{
 /// The file of the root's certificate, which is no secret.
 const CERTIFICATE: &str = "root.crt";
 
+/// Serial numbers that are drawn for a CA that follows another in one second, until one is greater. All are smaller in one
+/// case of a thousand.
+const SERIAL_DRAWS: usize = 1_000;
+
 /// The file of the root's key.
 const KEY: &str = "root.key";
 
@@ -161,15 +165,7 @@ impl OfflineRoot {
     /// # Errors
     /// The clock is behind the time of the last CA, or the certificate could not be created or written.
     pub fn certify(&self, key: &ProvenKey, now: UnixSeconds) -> Result<String, RootError> {
-        let serial = serial(now)?;
-        let number = IntermediateCa {
-            serial: hex(&serial).trim_start_matches('0').to_owned(),
-        };
-        if self.certified()?.iter().any(|before| *before >= number) {
-            return Err(RootError::Clock {
-                path: self.folder.clone(),
-            });
-        }
+        let serial = self.next_serial(now)?;
         let not_after = now.saturating_add_s(CA_LIFE_S).min(self.parsed.not_after);
         let mut ca = online_ca_params(self.network.range(), now, not_after)?;
         ca.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -187,6 +183,23 @@ impl OfflineRoot {
             &certificate,
         )?;
         Ok(certificate)
+    }
+
+    /// Draws a serial number that is greater than those of all CAs before, of which one may be of the same second.
+    fn next_serial(&self, now: UnixSeconds) -> Result<[u8; 17], RootError> {
+        let certified = self.certified()?;
+        for _ in 0..SERIAL_DRAWS {
+            let serial = serial(now)?;
+            let number = IntermediateCa {
+                serial: hex(&serial).trim_start_matches('0').to_owned(),
+            };
+            if certified.iter().all(|before| *before < number) {
+                return Ok(serial);
+            }
+        }
+        Err(RootError::Clock {
+            path: self.folder.clone(),
+        })
     }
 
     /// Creates a CA below this root, with a new key.
