@@ -98,8 +98,8 @@ impl MappingProtocols {
         }
     }
 
-    /// Rules that drop the requests of a protocol that miniupnpd cannot switch off: the first byte of PCP and NAT-PMP is their
-    /// version.
+    /// Rules that drop the requests of a protocol that miniupnpd cannot switch off: the first byte of
+    /// PCP and NAT-PMP is their version.
     fn rules(self) -> String {
         let version = match self {
             Self::All | Self::UpnpOnly => None,

@@ -17,7 +17,7 @@ pub struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// Reads /proc/PID/stat.
+    /// Reads what a process uses from its file `stat` below `/proc` (proc_pid_stat(5)).
     ///
     /// # Errors
     /// The process has exited.

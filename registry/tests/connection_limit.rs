@@ -4,40 +4,16 @@
 
 mod support;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    os::fd::AsRawFd,
-};
-use support::Registry;
+use std::io::{Read, Write};
+use support::{Registry, connect_from};
 
 /// Largest number of connections from one address to this registry.
 const MAX_CONNECTIONS: usize = 8;
 
-/// Connects from another address of this machine.
-fn from(address: [u8; 4], registry: &Registry) -> TcpStream {
-    let [a, b, c, d] = address;
-    let tcp = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(tcp.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
-    connect(
-        tcp.as_raw_fd(),
-        &SockaddrIn::new(127, 0, 0, 1, registry.address.port()),
-    )
-    .unwrap();
-    TcpStream::from(tcp)
-}
-
 /// Makes a call from `address`; returns the connection, which stays open, if there is an answer.
 fn try_call_from(registry: &Registry, address: [u8; 4]) -> Option<impl Read + Write> {
     let ca = support::read(&registry.paths.config_dir.join("ca.crt"));
-    let mut tls = registry.connect_on(from(address, registry), None, &ca);
+    let mut tls = registry.connect_on(connect_from(address, registry), None, &ca);
     tls.write_all(b"GET /v1/network HTTP/1.1\r\nhost: registry\r\n\r\n")
         .ok()?;
     let mut begin = [0; 12];

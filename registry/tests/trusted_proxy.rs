@@ -4,15 +4,13 @@
 
 mod support;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use serde_json::json;
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
-use support::{Registry, key, request};
+use support::{Registry, connect_from, key, request};
 
 /// The address of the trusted proxy, and another one.
 const PROXY: [u8; 4] = [127, 0, 0, 2];
@@ -25,18 +23,8 @@ const REJECTION_TIME: Duration = Duration::from_secs(2);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connects from an address of this machine, and sends these bytes before TLS.
-fn connect_from([a, b, c, d]: [u8; 4], registry: &Registry, header: &str) -> TcpStream {
-    let tcp = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(tcp.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
-    let to = SockaddrIn::new(127, 0, 0, 1, registry.address.port());
-    connect(tcp.as_raw_fd(), &to).unwrap();
-    let mut tcp = TcpStream::from(tcp);
+fn connect_with(from: [u8; 4], registry: &Registry, header: &str) -> TcpStream {
+    let mut tcp = connect_from(from, registry);
     tcp.set_read_timeout(Some(CLOSE_TIMEOUT)).unwrap();
     tcp.write_all(header.as_bytes()).unwrap();
     tcp
@@ -48,7 +36,7 @@ fn claim(registry: &Registry, from: [u8; 4], header: &str) -> Option<u16> {
     let token = "AAAAAAAAAAAAAAAAAAAAAA";
     let body = json!({"version": 1, "token": token, "csr": csr}).to_string();
     let mut tls = registry.connect_on(
-        connect_from(from, registry, header),
+        connect_with(from, registry, header),
         None,
         &registry.trusted(),
     );
@@ -103,9 +91,9 @@ fn silent_clients_are_limited_before_tls_and_do_not_keep_their_connections() {
         (OTHER, String::new(), String::new()),
     ] {
         let silent: Vec<_> = (0..MAX_CONNECTIONS)
-            .map(|_| connect_from(from, &registry, &first))
+            .map(|_| connect_with(from, &registry, &first))
             .collect();
-        let mut rejected = connect_from(from, &registry, &first);
+        let mut rejected = connect_with(from, &registry, &first);
         rejected.set_read_timeout(Some(REJECTION_TIME)).unwrap();
         assert_eq!(rejected.read(&mut [0]).unwrap(), 0);
         let elsewhere = if from == OTHER { [127, 0, 0, 4] } else { from };

@@ -75,11 +75,7 @@ fn heal(node: &Node) -> Result<()> {
 
 /// A converged network that a Prometheus with shortened rules scrapes, and in which no alert fires.
 fn quiet_network(nodes: usize) -> Result<(Lab, Prometheus)> {
-    let lab = Lab::build_joined(Options {
-        nodes,
-        tunnels_to_dial: Some(2),
-        ..Options::default()
-    })?;
+    let lab = Lab::build_joined(Options::with_nodes(nodes))?;
     Prometheus::configure_nodes(&lab)?;
     lab.start_and_converge()?;
     let prometheus = Prometheus::start(&lab, &short_rules(&lab)?)?;

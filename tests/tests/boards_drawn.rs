@@ -88,11 +88,7 @@ fn the_board_of_a_split_network_is_drawn_and_shows_what_prometheus_says() -> Res
         return Ok(());
     }
     boards::install()?;
-    let lab = Lab::build_joined(Options {
-        nodes: NODES,
-        tunnels_to_dial: Some(2),
-        ..Options::default()
-    })?;
+    let lab = Lab::build_joined(Options::with_nodes(NODES))?;
     Prometheus::configure_nodes(&lab)?;
     lab.start_and_converge()?;
     let _load = lab.start_pings(PingSchedule::STEADY)?;

@@ -308,11 +308,7 @@ fn no_query_of_the_boards_is_in_error_or_empty_on_a_network_under_load() -> Resu
     if is_skipped_without_root("dashboards") {
         return Ok(());
     }
-    let lab = Lab::build_joined(Options {
-        nodes: NODES,
-        tunnels_to_dial: Some(2),
-        ..Options::default()
-    })?;
+    let lab = Lab::build_joined(Options::with_nodes(NODES))?;
     Prometheus::configure_nodes(&lab)?;
     lab.start_and_converge()?;
     let prometheus = Prometheus::start(&lab, &shipped_rules())?;

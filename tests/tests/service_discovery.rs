@@ -19,11 +19,7 @@ fn the_registry_lists_all_nodes_and_they_are_scraped_by_their_own_addresses() ->
     if is_skipped_without_root("service_discovery") {
         return Ok(());
     }
-    let lab = Lab::build_joined(Options {
-        nodes: NODES,
-        tunnels_to_dial: Some(2),
-        ..Options::default()
-    })?;
+    let lab = Lab::build_joined(Options::with_nodes(NODES))?;
     for node in lab.nodes() {
         node.configure("metrics", "['127.0.0.1:9197', 'overlay:9197']")?;
     }

@@ -23,8 +23,8 @@ impl ProcessKind {
         Self::Client,
     ];
 
-    /// Returns the kind of the process with this name; all names but those of babeld and the servers are slots of
-    /// clients.
+    /// Returns the kind of the process with this name; all names but those of babeld and the servers
+    /// are slots of clients.
     pub fn of(name: &str) -> Self {
         let mut kinds = Self::ALL.into_iter();
         kinds

@@ -72,7 +72,7 @@ pub(super) fn attach_operator(connection: &dyn Any, data: &mut Extensions) {
             Ok(other) => {
                 tracing::warn!(
                     uid = other.uid(),
-                    "a user who is neither root nor the registry's connected to the operator's socket; calls are rejected"
+                    "the operator's socket is for root and the registry's user: calls of another user are rejected"
                 )
             }
             Err(error) => {

@@ -1,6 +1,8 @@
 //! Shortcuts for tests: keys, certificate requests, claims, and checks of answers.
 
 use super::*;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use std::{net::TcpStream, os::fd::AsRawFd};
 
 /// Expects that a call is rejected with this title.
 #[track_caller]
@@ -11,6 +13,21 @@ pub fn check<T>(asked: Result<T, AdminError>, title: &str) {
         Ok(_) => "the call succeeded".to_owned(),
     };
     assert_eq!(title_of_answer, title);
+}
+
+/// Connects to the registry from this address of the machine's loopback network.
+pub fn connect_from([a, b, c, d]: [u8; 4], registry: &Registry) -> TcpStream {
+    let tcp = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(tcp.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+    let to = SockaddrIn::new(127, 0, 0, 1, registry.address.port());
+    connect(tcp.as_raw_fd(), &to).unwrap();
+    TcpStream::from(tcp)
 }
 
 /// Makes one of the operator's calls.

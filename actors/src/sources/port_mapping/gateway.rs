@@ -139,8 +139,8 @@ pub trait Finder: 'static {
     /// The type of the gateway that is found.
     type Gateway: Gateway;
 
-    /// Searches the gateway by the protocols of a family. Returns each protocol and service by which it maps ports, the best
-    /// first.
+    /// Searches the gateway by the protocols of a family. Returns each protocol and service by which
+    /// it maps ports, the best first.
     fn find(
         &self,
         family: Family,

@@ -23,8 +23,8 @@ use world::{FakeLedger, FakeRouter, World};
 
 const SEED: u64 = 0x7761_7272_656e;
 const SEQUENCES: u32 = 100_000;
-/// Time within which all is as it should be, at a gateway that answers. A mapping that it hides is requested again after four
-/// minutes.
+/// Time within which all is as it should be, at a gateway that answers. A mapping that it hides is
+/// requested again after four minutes.
 const MAX_SETTLING_TIME: Duration = Duration::from_secs(300);
 
 /// A daemon, with the moment of its next round.

@@ -40,8 +40,8 @@ impl FatalSignal {
     }
 }
 
-/// Sends a signal to a child of a node's daemon, which is known by the name that `warren status` shows, and returns
-/// its pid.
+/// Sends a signal to a child of a node's daemon, which is known by the name that `warren status`
+/// shows, and returns its pid.
 ///
 /// # Errors
 /// Fails if the daemon does not answer, or if the child does not run.

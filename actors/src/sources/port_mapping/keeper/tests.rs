@@ -249,7 +249,7 @@ fn each_protocol_alone_maps_the_port_and_pcp_keeps_its_nonce() {
         let first = fixture.recorded();
         assert_eq!(first[0].nonce.is_some(), protocol == Protocol::Pcp);
         assert_eq!(fixture.searches.get(), 1);
-        // Each round renews the mapping, which is the only way to see whether the gateway still has it.
+        // Each round renews the mapping; nothing else shows whether the gateway still has it.
         fixture.gateway.table.borrow_mut().clear();
         fixture.check_lease(31, 1194);
         assert_eq!(fixture.recorded(), first);
