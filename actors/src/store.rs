@@ -65,6 +65,10 @@ pub struct Store {
     pub restart_lock: SharedRestartLock,
     /// The settings that a reload of the configuration changes.
     pub settings: SharedLiveSettings,
+    /// Whether the host drops what the node should forward for others; only the host reconciler changes it.
+    pub is_transit_blocked: Rc<Cell<bool>>,
+    /// Whether the network's IPv4 range overlaps a network of the host, so that the node has no IPv4; only the host reconciler changes it.
+    pub has_ipv4_overlap: Rc<Cell<bool>>,
 }
 
 impl Store {
@@ -94,6 +98,8 @@ impl Store {
             applied: AppliedVersions::default(),
             settings: SharedLiveSettings::default(),
             node_count: Rc::new(Cell::new(1)),
+            is_transit_blocked: Rc::default(),
+            has_ipv4_overlap: Rc::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use lab::{
     Lab, Options, demo, lab_run,
     measure::{
         self,
+        hosts::Extent,
         recover::{FatalSignal, Fault},
         rotate::Change,
     },
@@ -145,6 +146,12 @@ enum Measurement {
         #[arg(long = "mtu", value_delimiter = ',', default_values_t = measure::underlay::MTUS)]
         mtus: Vec<u16>,
     },
+    /// How soon a node restores what other programs on its host take away, and whether it reports what it cannot change.
+    Hosts {
+        /// Measure one scenario of each kind only.
+        #[arg(long)]
+        short: bool,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -233,6 +240,10 @@ impl Measurement {
                 to_json(measure::throughput::measure(usize::from(pairs))?)
             }
             Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
+            Self::Hosts { short } => {
+                let extent = if short { Extent::Short } else { Extent::Full };
+                to_json(measure::hosts::measure(extent)?)
+            }
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

@@ -13,6 +13,7 @@
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
 //! | find whether the host has a route to an address | [`route_check`] |
+//! | find whether another program shares a UDP port | [`udp_ports`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
 //! | return freed memory to the kernel | [`memory`] |
@@ -27,3 +28,4 @@ pub mod path_mtu;
 pub mod process;
 pub mod randomness;
 pub mod route_check;
+pub mod udp_ports;

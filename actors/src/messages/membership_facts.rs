@@ -116,6 +116,8 @@ pub enum EndpointSource {
     PortMapping,
     /// It is an address of the host.
     HostAddress,
+    /// It is an address of the host on a link without a default route, such as a bridge or another VPN.
+    OtherLink,
 }
 
 impl EndpointSource {
@@ -125,6 +127,7 @@ impl EndpointSource {
             Self::Configured => "configured",
             Self::PortMapping => "port-mapping",
             Self::HostAddress => "host-address",
+            Self::OtherLink => "other-link",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of the snapshot and the time.
 
 mod findings;
+mod host;
 mod reachability;
 
 pub use findings::{FindingId, Severity};
@@ -109,6 +110,7 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         revoked(node),
         certificate(node, now),
         babeld_down(node),
+        host::routes_diverted(node),
         reachability::connection(node, now),
         registry_away(node, now),
         clock_off(node),
@@ -117,6 +119,12 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         software_outdated(node),
         reachability::not_reached(node, now),
         reachability::port_mapping_refused(node),
+        host::ipv4_overlap(node),
+        host::transit_blocked(node),
+        host::another_babeld(node),
+        host::host_changed(node, now),
+        host::host_not_restored(node),
+        host::earlier_rules(node),
         restart_pending(node),
         dry_run(node),
         actor_restarted(node),

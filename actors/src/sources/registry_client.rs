@@ -12,7 +12,7 @@ use crate::{
     live_settings::SharedLiveSettings,
     messages::{
         EndpointSource, LeasesRead, OwnEndpointsRead, PeerSource, PeersReported, RegistryContacted,
-        RenewalRequested, VersionsReported, offer,
+        RenewalRequested, UplinkRestored, VersionsReported, offer,
     },
     store::{AppliedVersions, SharedCandidates},
 };
@@ -34,7 +34,13 @@ use policies::{
     units::Uptime,
 };
 use reqwest::Method;
-use std::{cell::Cell, collections::BTreeSet, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 use wire::errors::Chain;
 use wire::{
     endpoints::dialable,
@@ -131,7 +137,8 @@ pub struct RegistryClient {
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
-    uplinks: Vec<Endpoint>,
+    /// The endpoints at the host's addresses, and whether each is on a main uplink.
+    uplinks: BTreeMap<Endpoint, bool>,
     addresses_read_at: Option<Uptime>,
     /// The last announcement that the registry accepted, without unreachable peers.
     last_announcement: Option<Announcement>,
@@ -195,7 +202,7 @@ impl RegistryClient {
             live_settings,
             peers,
             leases: Vec::new(),
-            uplinks: Vec::new(),
+            uplinks: BTreeMap::new(),
             addresses_read_at: None,
             last_announcement: None,
             failed_endpoints: None,

@@ -10,6 +10,7 @@ pub mod accepting_slots;
 pub mod claim_race;
 pub mod converge;
 pub mod drain;
+pub mod hosts;
 pub mod idle;
 pub mod join;
 pub mod recover;

@@ -16,6 +16,7 @@ mod revocation;
 mod rolling_restart;
 mod server;
 mod shutdown;
+mod uplink;
 
 pub use command_line::OpenvpnFiles;
 pub use common::{Facts, TunnelSettings};

@@ -143,6 +143,9 @@ families! {
     Counter warren_suspicious_routes_total &["kind"],
         "Tunnels closed because the neighbour announced routes that cannot be its own.",
         |source| map(&source.node.counts.suspicious_routes, |kind| vec![s(kind.label())]);
+    Counter warren_host_repairs_total &["kind"],
+        "Rules, routes, addresses, settings and links of the node on its host that others had removed or changed and that were restored.",
+        |source| map(&source.node.counts.host_repairs, |kind| vec![s(kind.label())]);
 
     Gauge warren_process_up &["process"], "Whether the supervised process runs and is ready.",
         |source| processes(source.node, |p| truth(p.pid.is_some() && p.ready));

@@ -66,6 +66,9 @@ findings! {
     /// babeld does not answer, so no route is kept. It is started again after ten seconds.
     BabeldDown Error "babeld_down"
         "see journalctl -u warren; warren doctor looks for another babeld and for a wrong version";
+    /// babeld has a route to a node, but packets to it leave by another link than a tunnel, or are dropped.
+    RoutesDiverted Error "routes_diverted"
+        "ip -6 rule shows the rules before 31999: let the other program (mostly a VPN) leave out the network's range, or give its rules priorities above 32006";
     /// Tunnels exist, but nothing arrives by any of them.
     Disconnected Error "disconnected"
         "check this host's uplink and firewall";
@@ -96,6 +99,21 @@ findings! {
     /// babeld or a server exits again and again.
     ProcessRestarting Degraded "process_restarting"
         "see journalctl -u warren for the last lines of the process";
+    /// The network's IPv4 range overlaps a network of the host, so the node has no IPv4.
+    Ipv4Overlap Degraded "ipv4_overlap"
+        "let the operator of the registry choose another range (warren registry set ipv4), or change the network of this host";
+    /// A firewall drops what the node should forward for others.
+    TransitBlocked Degraded "transit_blocked"
+        "allow forwarding between links wrn*: ip6tables -I FORWARD -i wrn+ -o wrn+ -j ACCEPT (with Docker in the chain DOCKER-USER); or set transit: leaf";
+    /// Another program, mostly a second babeld, shares babeld's port, so that each receives some packets of the other.
+    AnotherBabeld Degraded "another_babeld"
+        "stop the other babeld: systemctl disable --now babeld";
+    /// Another program removes or changes the node's rules, routes, addresses, settings or links again and again.
+    HostChanged Degraded "host_changed"
+        "for systemd-networkd, set ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no in /etc/systemd/networkd.conf; otherwise look for another VPN or a firewall script";
+    /// Something that the node needs on the host is missing, and cannot be restored.
+    HostNotRestored Degraded "host_not_restored"
+        "see journalctl -u warren; in a container, allow the change or make it from outside";
     /// The network asks for newer software.
     SoftwareOutdated Degraded "software_outdated"
         "install a newer release of warren";
@@ -111,6 +129,9 @@ findings! {
     /// The router refuses to map a port.
     PortMappingRefused Information "port_mapping_refused"
         "allow UPnP on the router, or forward the ports by hand and list them under endpoints";
+    /// Routing rules of other programs are consulted before the node's own.
+    EarlierRules Information "earlier_rules"
+        "nothing, as long as all nodes can be reached; ip -6 rule shows the rules";
     /// Changed keys of the configuration are not in force yet.
     RestartPending Information "restart_pending"
         "systemctl restart warren";

@@ -1,10 +1,25 @@
 //! The parts of a snapshot that describe the node, its decisions and its calls to the registry.
 
+use crate::messages::HostCompared;
+use os::kernel::Repair;
 use policies::{
     names::{Prefix, Slot},
     units::Uptime,
 };
+use std::collections::VecDeque;
 use wire::overlay::Network;
+
+/// Number of repairs of the host whose time is kept.
+pub const REPAIRS_KEPT: usize = 16;
+
+/// What other programs did to the node's part of the host.
+#[derive(Clone, Debug, Default)]
+pub struct HostRecord {
+    /// The last comparison.
+    pub comparison: HostCompared,
+    /// When something was last restored, and what; at most [`REPAIRS_KEPT`] moments.
+    pub repairs: VecDeque<(Uptime, Vec<Repair>)>,
+}
 
 /// What is known of the node when the daemon starts. Only `dry_run` can change later.
 #[derive(Clone, Debug)]

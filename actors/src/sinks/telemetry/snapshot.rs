@@ -4,7 +4,7 @@
 //! actor continues from the last published snapshot. Successive snapshots share the parts that have not changed
 //! ([`Arc`]).
 
-pub use super::records::{Entry, NodeDescription, RegistryContact, Served};
+pub use super::records::{Entry, HostRecord, NodeDescription, RegistryContact, Served};
 use super::{
     counts::{Counts, DrainOutcome, increment},
     traffic::Rows,
@@ -89,6 +89,8 @@ pub struct Snapshot {
     pub pending_restart: Arc<Vec<String>>,
     /// When babeld and the OpenVPN servers were last restarted, by name; at most `RESTARTS_KEPT` each.
     pub restarts: Arc<BTreeMap<String, VecDeque<Uptime>>>,
+    /// What others did to the node's part of the host.
+    pub host: Arc<HostRecord>,
     /// The counters of events.
     pub counts: Arc<Counts>,
     /// The last entries of the log for `warren why`, oldest first.
@@ -142,6 +144,7 @@ impl Snapshot {
             reached: BTreeMap::new(),
             pending_restart: Arc::default(),
             restarts: Arc::default(),
+            host: Arc::default(),
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             entries_logged: 0,

@@ -4,8 +4,8 @@ use super::*;
 use membership::documents::is_private;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of uplinks, of these public ones
-    /// before private ones, and UDP before TCP.
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these public ones
+    /// before private ones, those of main uplinks before those of bridges and other VPNs, and UDP before TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -14,9 +14,13 @@ impl RegistryClient {
         let announces_private = private.are_announced();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
-        found.extend(&self.uplinks);
+        found.extend(self.uplinks.keys());
         found.retain(|endpoint| dialable(*endpoint, *network, announces_private).is_ok());
-        found.sort_by_key(|endpoint| (is_private(*endpoint), endpoint.transport));
+        let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
+        found.sort_by_key(|endpoint| {
+            let transport = endpoint.transport;
+            (is_private(*endpoint), is_beside(endpoint), transport)
+        });
         let all = live_settings.endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
             .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)

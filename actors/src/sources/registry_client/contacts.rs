@@ -52,6 +52,8 @@ impl RegistryClient {
                 EndpointSource::Configured
             } else if self.leases.contains(endpoint) {
                 EndpointSource::PortMapping
+            } else if self.uplinks.get(endpoint) == Some(&false) {
+                EndpointSource::OtherLink
             } else {
                 EndpointSource::HostAddress
             }
