@@ -12,6 +12,7 @@ use policies::{
     observation::{Candidate, TunnelReading},
     route_checks::{Members, RouteChecks},
     route_view::RouteView,
+    shared_keys::SharedKeys,
     units::Uptime,
 };
 use std::{
@@ -59,6 +60,8 @@ pub struct Store {
     pub node_count: Rc<Cell<usize>>,
     /// The checks of babeld's routes, and the nodes that failed them; only the policy actor changes them.
     pub route_checks: Rc<RefCell<RouteChecks>>,
+    /// The addresses from which nodes have dialled this one, to recognise a key that two machines use; only the tunnels actor changes it.
+    pub shared_keys: Rc<RefCell<SharedKeys>>,
     /// The size of the network, as the registry last reported it; only the registry client writes it.
     pub members: Rc<Cell<Option<Members>>>,
     /// The restart lock that this node grants to itself or to its neighbours.
@@ -89,6 +92,7 @@ impl Store {
             random: Randomness::from_system(),
             tunnels: Rc::default(),
             route_checks: Rc::default(),
+            shared_keys: Rc::default(),
             members: Rc::default(),
             documents: DocumentStore::default(),
             candidates: SharedCandidates::default(),

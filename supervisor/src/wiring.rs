@@ -183,6 +183,7 @@ impl<'a> Wiring<'a> {
                 closed: to(&self.telemetry),
                 decided: to(&self.telemetry),
                 overdue: to(&self.telemetry),
+                key_shared: to(&self.telemetry),
             },
             events: ChildEvents::default(),
             peers: self.environment.peers.clone(),

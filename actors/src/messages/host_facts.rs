@@ -1,8 +1,9 @@
-//! What other programs do to the parts of the host that the node needs.
+//! What other programs do to the parts of the host that the node needs, and what a second machine with the same key does.
 
 use actix::Message;
 use os::kernel::Repair;
-use policies::units::Uptime;
+use policies::{names::Prefix, units::Uptime};
+use std::net::IpAddr;
 
 /// Something that another program had removed or changed was restored.
 #[derive(Clone, Debug, Message)]
@@ -36,3 +37,15 @@ pub struct HostCompared {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct UplinkRestored;
+
+/// Two machines have dialled this node in turn with the key of one node.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct KeyShared {
+    /// When the second one was rejected.
+    pub at: Uptime,
+    /// The node that both claim to be.
+    pub peer: Prefix,
+    /// The addresses of the machine that came first and keeps its tunnel, and of the one that was rejected.
+    pub addresses: [IpAddr; 2],
+}

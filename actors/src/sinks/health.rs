@@ -108,6 +108,8 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
     let mut findings: Vec<_> = [
         stale_telemetry(node, now),
         revoked(node),
+        host::own_key_shared(node),
+        host::peer_key_shared(node, now),
         certificate(node, now),
         babeld_down(node),
         host::routes_diverted(node),

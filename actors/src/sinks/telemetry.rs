@@ -16,9 +16,9 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, HostCompared,
-    HostRepaired, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead,
-    RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed,
-    TunnelOpened, WaitOverdue, dropped_readings,
+    HostRepaired, KeyShared, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead,
+    ProcessesRead, RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp,
+    TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -135,4 +135,5 @@ handlers! {
     WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
     HostCompared: |snapshot, reading| Arc::make_mut(&mut snapshot.host).comparison = reading;
     HostRepaired: |snapshot, fact| snapshot.on_host_repaired(fact);
+    KeyShared: |snapshot, fact| snapshot.on_key_shared(&fact);
 }

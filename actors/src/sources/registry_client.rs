@@ -37,7 +37,7 @@ use reqwest::Method;
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
@@ -151,6 +151,10 @@ pub struct RegistryClient {
     hidden_nodes: Option<u32>,
     /// The number of other nodes in the registry's last answer; `None` before its first one.
     listed_peers: Option<usize>,
+    /// The address of another machine that announces itself with this node's certificate, by the registry's last answer.
+    other_machine: Option<IpAddr>,
+    /// The number by which the registry tells this daemon from another one with the same certificate; never 0.
+    instance: u64,
     is_calling: bool,
     /// The time of the last warning that the registry does not answer; `None` once it has answered.
     warned_at: Option<Uptime>,
@@ -185,6 +189,8 @@ impl RegistryClient {
         } = store;
 
         let now = clock.now();
+        // JSON numbers are exact up to 53 bits.
+        let instance = (random.bits() >> 11).max(1);
         Self {
             settings,
             registry,
@@ -211,6 +217,8 @@ impl RegistryClient {
             call_delay: MIN_CALL_DELAY,
             hidden_nodes: None,
             listed_peers: None,
+            other_machine: None,
+            instance,
             is_calling: false,
             warned_at: None,
             is_early_announcement_due: false,

@@ -268,6 +268,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
         hidden_nodes: Some(2),
         listed_peers: Some(3),
         clock_offset_s: Some(0),
+        other_machine: None,
     });
 }
 

@@ -166,6 +166,7 @@ impl NextHopRoute {
         header.destination_prefix_length = self.to.prefix_len();
         header.protocol = BABEL_PROTOCOL;
         header.kind = RouteType::Unicast;
+        header.flags = RouteFlags::Onlink;
         header.table = match self.from {
             Some(_) => DEFAULT_TABLE,
             None => TABLE,
@@ -176,7 +177,6 @@ impl NextHopRoute {
                 (AddressFamily::Inet6, RouteAddress::Inet6(address), gateway)
             }
             IpAddr::V4(address) => {
-                header.flags = RouteFlags::Onlink;
                 let gateway = RouteAttribute::Via(RouteVia::Inet6(via));
                 (AddressFamily::Inet, RouteAddress::Inet(address), gateway)
             }

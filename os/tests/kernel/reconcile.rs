@@ -219,13 +219,13 @@ fn a_route_of_babeld_is_restored_as_babeld_would_add_it() {
         restore("::/0", Some("2001:db8:42::/48")).await;
         let routes = run("ip -6 route show table 197 proto babel");
         let expected =
-            "2001:db8:42:8::/64 via fe80::10:0:8 dev wrn1 src 2001:db8:42:7::1 metric 1024";
+            "2001:db8:42:8::/64 via fe80::10:0:8 dev wrn1 src 2001:db8:42:7::1 metric 1024 onlink";
         assert!(routes.contains(expected), "{routes}");
         let routes = run("ip -4 route show table 197 proto babel");
         let expected = "10.42.0.8 via inet6 fe80::10:0:8 dev wrn1 src 10.42.0.7";
         assert!(routes.contains(expected), "{routes}");
         let routes = run("ip -6 route show table 199 proto babel");
-        let expected = "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn1 metric 1024";
+        let expected = "default from 2001:db8:42::/48 via fe80::10:0:8 dev wrn1 metric 1024 onlink";
         assert!(routes.contains(expected), "{routes}");
         let present = k.copy_missing_routes().await.unwrap();
         let present: Vec<_> = present.iter().map(ToString::to_string).collect();

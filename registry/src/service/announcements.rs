@@ -59,6 +59,11 @@ impl RegistryService {
         self.storage.store_announcement(member.prefix, &stored)?;
         tracing::debug!(prefix = %member.prefix, endpoints = stored.endpoints.len(), "announcement stored");
         self.directory.announce(member.prefix, stored);
+        let machine = (announcement.instance, from.to_canonical());
+        let other_machine = self.directory.note_machine(member.prefix, machine, now);
+        if let Some(other) = other_machine {
+            tracing::warn!(prefix = %member.prefix, %from, %other, "two machines announce themselves with one certificate, probably a clone: give one of them an identity of its own by warren join --replace -");
+        }
         self.directory
             .report_unreachable(member.prefix, &announcement.unreachable, now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
@@ -71,6 +76,7 @@ impl RegistryService {
             network_version,
             revocations_version,
             renew: member.states_old_name(),
+            other_machine,
             nodes: Some(self.directory.count()),
         })
     }

@@ -124,6 +124,7 @@ impl Tunnels {
             restart_lock,
             settings: live_settings,
             route_checks,
+            shared_keys,
             ..
         } = store;
         let common = Common {
@@ -139,6 +140,7 @@ impl Tunnels {
             is_shutting_down: Cell::new(false),
             live_settings,
             route_checks,
+            shared_keys,
         };
         Self {
             common,

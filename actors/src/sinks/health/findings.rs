@@ -60,6 +60,9 @@ findings! {
     /// The network has revoked the node's certificate.
     Revoked Error "revoked"
         "ask the operator of the registry for an invitation, then: warren join --replace -";
+    /// Another machine uses this node's key, so packets to the node go to either.
+    OwnKeyShared Error "own_key_shared"
+        "probably one machine is a clone of the other: give one of them an identity of its own by warren join --replace -";
     /// The node's certificate has expired.
     CertificateExpired Error "certificate_expired"
         "check that the registry can be reached and that this host's clock is right; the node renews by itself then";
@@ -99,6 +102,9 @@ findings! {
     /// babeld or a server exits again and again.
     ProcessRestarting Degraded "process_restarting"
         "see journalctl -u warren for the last lines of the process";
+    /// Two machines have dialled this node with one key; the one that came first keeps its tunnel.
+    PeerKeyShared Degraded "peer_key_shared"
+        "probably one machine is a clone of the other: give one of them an identity of its own by warren join --replace -";
     /// The network's IPv4 range overlaps a network of the host, so the node has no IPv4.
     Ipv4Overlap Degraded "ipv4_overlap"
         "let the operator of the registry choose another range (warren registry set ipv4), or change the network of this host";

@@ -1,4 +1,4 @@
-//! Findings about other programs on the host that touch what the node needs there.
+//! Findings about other programs on the host that touch what the node needs there, and about other machines with the same key.
 
 use super::{Finding, FindingId, span};
 use crate::sinks::telemetry::Snapshot;
@@ -11,6 +11,27 @@ const REPAIR_SPAN: Duration = Duration::from_secs(600);
 
 /// Number of repairs within [`REPAIR_SPAN`] from which something is said to be changed again and again.
 const MANY_REPAIRS: usize = 2;
+
+/// Span after the last rejected dial in which two machines are said to share a key.
+const SHARED_SPAN: Duration = Duration::from_secs(900);
+
+/// Returns that another machine announces itself with the certificate of this node.
+pub(super) fn own_key_shared(node: &Snapshot) -> Option<Finding> {
+    let other = node.registry.other_machine?;
+    let seen = format!("another machine, at {other}, uses the key of this node");
+    Some(Finding::new(FindingId::OwnKeyShared, seen))
+}
+
+/// Returns that two machines have dialled this node with the key of one node.
+pub(super) fn peer_key_shared(node: &Snapshot, now: Uptime) -> Option<Finding> {
+    let shared = node.shared_keys.iter();
+    let mut recent = shared.filter(|(_, (at, _))| now.since(*at) < SHARED_SPAN);
+    let (peer, (_, [first, other])) = recent.next()?;
+    let name = node.names.describe(*peer);
+    let seen =
+        format!("two machines use the key of {name}: {first} has its tunnel, {other} is rejected");
+    Some(Finding::new(FindingId::PeerKeyShared, seen).count(1 + recent.count()))
+}
 
 /// Returns that packets to a node do not leave by a tunnel.
 pub(super) fn routes_diverted(node: &Snapshot) -> Option<Finding> {

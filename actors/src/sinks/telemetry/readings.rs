@@ -2,11 +2,13 @@
 
 use super::{
     counts::increment,
-    records::{REPAIRS_KEPT, Served},
+    records::{REPAIRS_KEPT, SHARED_KEYS_KEPT, Served},
     snapshot::{RESTARTS_KEPT, Snapshot},
 };
 use crate::live_settings::{LiveSettings, Mode};
-use crate::messages::{HostRepaired, LinksSampled, ProcessesRead, RegistryContacted, RoutesRead};
+use crate::messages::{
+    HostRepaired, KeyShared, LinksSampled, ProcessesRead, RegistryContacted, RoutesRead,
+};
 use policies::{
     names::{Prefix, Slot},
     observation::INFINITY,
@@ -125,10 +127,20 @@ impl Snapshot {
         registry.is_certificate_rejected = fact.is_certificate_rejected;
         registry.hidden_nodes = fact.hidden_nodes.unwrap_or(0);
         registry.listed_peers = fact.listed_peers;
+        registry.other_machine = fact.other_machine;
     }
 }
 
 impl Snapshot {
+    /// Records that two machines have dialled this node with one key.
+    pub fn on_key_shared(&mut self, fact: &KeyShared) {
+        let nodes = Arc::make_mut(&mut self.shared_keys);
+        nodes.insert(fact.peer, (fact.at, fact.addresses));
+        while nodes.len() > SHARED_KEYS_KEPT {
+            nodes.pop_first();
+        }
+    }
+
     /// Counts what was restored on the host, and keeps the last moments and objects.
     pub fn on_host_repaired(&mut self, fact: HostRepaired) {
         let counts = Arc::make_mut(&mut self.counts);

@@ -6,7 +6,7 @@ use policies::{
     names::{Prefix, Slot},
     units::Uptime,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 use wire::overlay::Network;
 
 /// Number of repairs of the host whose time is kept.
@@ -20,6 +20,9 @@ pub struct HostRecord {
     /// When something was last restored, and what; at most [`REPAIRS_KEPT`] moments.
     pub repairs: VecDeque<(Uptime, Vec<Repair>)>,
 }
+
+/// Number of nodes whose key two machines share that are remembered.
+pub const SHARED_KEYS_KEPT: usize = 16;
 
 /// What is known of the node when the daemon starts. Only `dry_run` can change later.
 #[derive(Clone, Debug)]
@@ -78,6 +81,8 @@ pub struct RegistryContact {
     pub clock_offset_s: Option<i64>,
     /// The number of nodes whose private endpoints the registry does not show to this node.
     pub hidden_nodes: u32,
+    /// The address of another machine that announces itself with this node's certificate.
+    pub other_machine: Option<IpAddr>,
 }
 
 /// The routes through one slot.

@@ -24,6 +24,7 @@ use policies::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -91,6 +92,8 @@ pub struct Snapshot {
     pub restarts: Arc<BTreeMap<String, VecDeque<Uptime>>>,
     /// What others did to the node's part of the host.
     pub host: Arc<HostRecord>,
+    /// Nodes whose key two machines use, and from where these came.
+    pub shared_keys: Arc<BTreeMap<Prefix, (Uptime, [IpAddr; 2])>>,
     /// The counters of events.
     pub counts: Arc<Counts>,
     /// The last entries of the log for `warren why`, oldest first.
@@ -145,6 +148,7 @@ impl Snapshot {
             pending_restart: Arc::default(),
             restarts: Arc::default(),
             host: Arc::default(),
+            shared_keys: Arc::default(),
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             entries_logged: 0,

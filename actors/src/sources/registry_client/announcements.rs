@@ -36,6 +36,7 @@ impl RegistryClient {
             network_version: node.network_version,
             network_applied: self.applied.oldest(),
             revocations_version: node.revocations_version,
+            instance: self.instance,
             ..Announcement::default()
         }
     }
@@ -84,6 +85,7 @@ impl RegistryClient {
                 let is_first = self.last_announcement.is_none();
                 self.last_announcement = Some(announcement);
                 self.failed_endpoints = None;
+                self.note_other_machine(announced.other_machine);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), MAX_ANNOUNCE_INTERVAL);
                 for rejected in announced.rejected_endpoints {

@@ -4,6 +4,7 @@ use super::{Extent, Scenario, TIMEOUT, log_line, reaches, run_ip, time_until};
 use crate::{Lab, Options, ip, netns, node::Node, wait::wait_until};
 use anyhow::{Context, Result};
 use std::time::Duration;
+use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
 /// The IPv4 range of the network.
 const IPV4_RANGE: &str = "10.42.0.0/16";
@@ -17,12 +18,15 @@ type IsRestored<'a> = Box<dyn Fn() -> bool + 'a>;
 struct Pair<'a> {
     node: &'a Node,
     peer: &'a Node,
+    /// A link of the node by which a tunnel is up.
+    slot: String,
 }
 
 pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     let lab = Lab::build_converged(Options::with_nodes(3))?;
     let (node, peer) = (lab.node(0)?, lab.node(1)?);
-    let pair = Pair { node, peer };
+    let slot = slot_in_use(node)?;
+    let pair = Pair { node, peer, slot };
     if extent == Extent::Full {
         lab.registry_command("set", &["ipv4", IPV4_RANGE])?;
         let has_ipv4 = || {
@@ -40,6 +44,14 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     scenarios.extend(pair.change_links());
     lab.stop_nodes();
     Ok(scenarios)
+}
+
+/// The link of the first tunnel that is up.
+fn slot_in_use(node: &Node) -> Result<String> {
+    let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
+    let mut tunnels = document.tunnels.into_iter();
+    let tunnel = tunnels.find(|tunnel| tunnel.phase == "up");
+    Ok(tunnel.context("no tunnel is up")?.slot)
 }
 
 impl Pair<'_> {
@@ -156,23 +168,25 @@ impl Pair<'_> {
         let lo = ["addr", "show", "lo", "scope", "global"];
         let line = "addr flush dev lo scope global";
         let slot = ["-6", "-o", "addr", "show", "scope", "link"];
-        let flush_slot = "-6 addr flush dev wrn0 scope link";
+        let flush_slot = format!("-6 addr flush dev {} scope link", self.slot);
         vec![
             self.check_listing(line, "address", line, &lo),
-            self.check_listing(flush_slot, "address", flush_slot, &slot),
+            self.check_listing(&flush_slot, "address", &flush_slot, &slot),
         ]
     }
 
     fn change_settings(&self) -> Result<Vec<Scenario>> {
         let namespace = self.node.namespace();
         let mut scenarios = Vec::new();
-        for (path, wrong, right) in [
-            ("net/ipv6/conf/all/forwarding", "0", "1"),
-            ("net/ipv6/conf/wrn0/accept_ra", "2", "0"),
-            ("net/ipv6/conf/wrn0/disable_ipv6", "1", "0"),
+        for (link, key, wrong, right) in [
+            ("all", "forwarding", "0", "1"),
+            (self.slot.as_str(), "accept_ra", "2", "0"),
+            (self.slot.as_str(), "disable_ipv6", "1", "0"),
         ] {
-            netns::write_sysctl(namespace, path, wrong)?;
-            let name = path.replace('/', ".");
+            let path = format!("net/ipv6/conf/{link}/{key}");
+            netns::write_sysctl(namespace, &path, wrong)?;
+            // In the spelling of sysctl(8), the points in a link's name are slashes.
+            let name = format!("net.ipv6.conf.{}.{key}", link.replace('.', "/"));
             let is_right = move || self.setting(&name) == right;
             let title = format!("{path} = {wrong}");
             scenarios.push(self.check(&title, "sysctl", "", Box::new(is_right)));
@@ -195,8 +209,8 @@ impl Pair<'_> {
         let names = move || names(&self.listing(&listed));
         let before = names();
         let is_restored = move || names() == before;
-        let line = "link set wrn0 down";
-        vec![self.check(line, "link", &format!("{line}\n"), Box::new(is_restored))]
+        let line = format!("link set {} down", self.slot);
+        vec![self.check(&line, "link", &line, Box::new(is_restored))]
     }
 }
 

@@ -114,7 +114,7 @@ fn other_babeld_before(lab: &Lab, node: &Node) -> Result<Scenario> {
     pause(Duration::from_secs(1));
     node.start()?;
     wait_until(TIMEOUT, || node.exit_status());
-    let report = log_line(node, &["babeld", "6696"]);
+    let report = log_line(node, &["another routing daemon holds UDP port 6696"]);
     node.kill();
     other.stop(TIMEOUT);
     let passed = report.is_some();
