@@ -11,7 +11,9 @@ use actors::{
         link_orders::LinkOrderQueue,
         tunnels::{Connections, Facts, OpenvpnFiles, TunnelSettings, Tunnels, TunnelsDeps},
     },
-    messages::{Decided, Ordered, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
+    messages::{
+        Decided, KeyShared, Ordered, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    },
     store::Store,
 };
 use ca::{Ca, network, prefix};
@@ -64,7 +66,7 @@ macro_rules! ignore {
     )*};
 }
 
-ignore!(TunnelOpened, TunnelCameUp, Decided, WaitOverdue);
+ignore!(TunnelOpened, TunnelCameUp, Decided, WaitOverdue, KeyShared);
 
 /// A tunnels actor without servers, whose OpenVPN finds none of its files and exits at once.
 struct Running {

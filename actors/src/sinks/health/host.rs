@@ -64,9 +64,11 @@ pub(super) fn another_babeld(node: &Snapshot) -> Option<Finding> {
 /// Returns that another program undoes what the node does on the host, again and again.
 pub(super) fn host_changed(node: &Snapshot, now: Uptime) -> Option<Finding> {
     let is_recent = |(at, _): &&(Uptime, Vec<Repair>)| now.since(*at) < REPAIR_SPAN;
-    let recent = node.host.repairs.iter().filter(is_recent);
+    let mut recent = node.host.repairs.iter().filter(is_recent);
     let count = recent.clone().count();
-    let last = recent.last().and_then(|(_, repairs)| repairs.first())?;
+    let last = recent
+        .next_back()
+        .and_then(|(_, repairs)| repairs.first())?;
     (count >= MANY_REPAIRS).then(|| {
         let time = span(REPAIR_SPAN);
         let object = &last.object;

@@ -46,12 +46,15 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     Ok(scenarios)
 }
 
-/// The link of the first tunnel that is up.
+/// The link of the first tunnel that is up, once the node has published one.
 fn slot_in_use(node: &Node) -> Result<String> {
-    let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
-    let mut tunnels = document.tunnels.into_iter();
-    let tunnel = tunnels.find(|tunnel| tunnel.phase == "up");
-    Ok(tunnel.context("no tunnel is up")?.slot)
+    let slot = || {
+        let document: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
+        let mut tunnels = document.tunnels.into_iter();
+        tunnels.find(|tunnel| tunnel.phase == "up")
+    };
+    let tunnel = wait_until(TIMEOUT, slot).context("no tunnel is up")?;
+    Ok(tunnel.slot)
 }
 
 impl Pair<'_> {

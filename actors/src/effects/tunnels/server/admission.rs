@@ -62,6 +62,21 @@ impl Server {
                 .free_slot(common)
                 .ok_or("no more tunnels are accepted")?,
         };
+        self.record_session(common, slot, (peer, client), (env.address(), serials));
+        match slot {
+            Slot::Accepting(_, vlan) => Ok(vlan),
+            Slot::Dialling(_) => Err("no slot"),
+        }
+    }
+
+    /// Records the client that a slot has now, unless it has it already.
+    fn record_session(
+        &mut self,
+        common: &Common,
+        slot: Slot,
+        (peer, client): (Prefix, ClientId),
+        (from, serials): (Option<SocketAddr>, [String; 2]),
+    ) {
         let is_same_session = self
             .accepted
             .get(&slot)
@@ -72,11 +87,11 @@ impl Server {
                 Accepted {
                     peer,
                     client,
-                    from: env.address(),
+                    from,
                     serials,
                 },
             );
-            let endpoint = env.address().map(|address| Endpoint {
+            let endpoint = from.map(|address| Endpoint {
                 address,
                 transport: self.transport,
             });
@@ -88,10 +103,6 @@ impl Server {
                 up_since: None,
                 endpoint,
             });
-        }
-        match slot {
-            Slot::Accepting(_, vlan) => Ok(vlan),
-            Slot::Dialling(_) => Err("no slot"),
         }
     }
 
