@@ -68,7 +68,7 @@ pub struct HostReconcilerDeps {
     pub kernel: Kernel,
     /// The network, for the addresses of nodes.
     pub network: Network,
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The cost at which the configuration lets the node carry traffic of others.
     pub transit_cost: u16,

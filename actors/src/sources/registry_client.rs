@@ -153,7 +153,7 @@ pub struct RegistryClient {
     listed_peers: Option<usize>,
     /// The address of another machine that announces itself with this node's certificate, by the registry's last answer.
     other_machine: Option<IpAddr>,
-    /// The number by which the registry tells this daemon from another one with the same certificate; never 0.
+    /// The number by which the registry distinguishes this daemon from another one with the same certificate; never 0.
     instance: u64,
     is_calling: bool,
     /// The time of the last warning that the registry does not answer; `None` once it has answered.

@@ -47,7 +47,7 @@ pub struct Hosts {
 /// Which scenarios are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// All.
+    /// All scenarios are measured.
     Full,
     /// One of each kind, without those that take long.
     Short,

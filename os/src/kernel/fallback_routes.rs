@@ -149,7 +149,7 @@ impl Kernel {
 /// A route of babeld to one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHopRoute {
-    /// The destination.
+    /// The destination of the route.
     pub to: Destination,
     /// The source of the packets that the route is for; `None` for all packets.
     pub from: Option<Ipv6Net>,

@@ -19,7 +19,7 @@ pub enum RepairKind {
 }
 
 impl RepairKind {
-    /// All kinds.
+    /// All kinds of repairs.
     pub const ALL: &[Self] = &[
         Self::Rule,
         Self::Route,
