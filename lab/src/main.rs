@@ -8,7 +8,7 @@ use lab::{
     Lab, Options, demo, lab_run,
     measure::{
         self,
-        hosts::Extent,
+        hosts::{Extent, Group},
         recover::{FatalSignal, Fault},
         rotate::Change,
     },
@@ -151,6 +151,9 @@ enum Measurement {
         /// Measure one scenario of each kind only.
         #[arg(long)]
         short: bool,
+        /// The groups of scenarios to measure.
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["meddling", "starts", "surroundings", "firewall"])]
+        groups: Vec<Group>,
     },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
@@ -240,9 +243,9 @@ impl Measurement {
                 to_json(measure::throughput::measure(usize::from(pairs))?)
             }
             Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
-            Self::Hosts { short } => {
+            Self::Hosts { short, groups } => {
                 let extent = if short { Extent::Short } else { Extent::Full };
-                to_json(measure::hosts::measure(extent)?)
+                to_json(measure::hosts::measure(&groups, extent)?)
             }
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),

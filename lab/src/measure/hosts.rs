@@ -53,15 +53,33 @@ pub enum Extent {
     Short,
 }
 
-/// Measures the scenarios, each on a network of its own or on one that is whole again.
+/// The groups of scenarios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    /// Another program deletes or changes what a running node has.
+    Meddling,
+    /// A node starts on a host with unusual settings.
+    Starts,
+    /// Other programs have rules, bridges or a babeld beside the node, or an uplink goes away.
+    Surroundings,
+    /// A firewall drops what a node should forward.
+    Firewall,
+}
+
+/// Measures the scenarios of these groups, each on a network of its own or on one that is whole again.
 ///
 /// # Errors
 /// Fails if a lab cannot be built, or a node does not answer at its control socket.
-pub fn measure(extent: Extent) -> Result<Hosts> {
-    let mut scenarios = meddling::measure(extent)?;
-    scenarios.extend(starts::measure(extent)?);
-    scenarios.extend(surroundings::measure(extent)?);
-    scenarios.extend(firewall::measure(extent)?);
+pub fn measure(groups: &[Group], extent: Extent) -> Result<Hosts> {
+    let mut scenarios = Vec::new();
+    for group in groups {
+        scenarios.extend(match group {
+            Group::Meddling => meddling::measure(extent)?,
+            Group::Starts => starts::measure(extent)?,
+            Group::Surroundings => surroundings::measure(extent)?,
+            Group::Firewall => firewall::measure(extent)?,
+        });
+    }
     let load = fs::read_to_string("/proc/loadavg").context("cannot read the load")?;
     let failed = scenarios.iter().filter(|scenario| !scenario.passed);
     let silent = failed.clone().filter(|scenario| scenario.report.is_none());
