@@ -33,7 +33,7 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Delay between a reported change and the comparison: a program mostly changes several things at once. It doubles with each
 /// comparison within [`REPAIR_SPAN`] that restored something, so that two programs do not undo each other's changes all the time.
-const MIN_DELAY: Duration = Duration::from_millis(100);
+const MIN_DELAY: Duration = Duration::from_millis(250);
 
 /// Maximum delay between a reported change and the comparison.
 const MAX_DELAY: Duration = Duration::from_secs(5);
@@ -43,6 +43,9 @@ const REPAIR_SPAN: Duration = Duration::from_secs(60);
 
 /// A packet that leaves by another link than a tunnel is looked at again after this, since babeld may just have changed the route.
 const CONFIRMATION_DELAY: Duration = Duration::from_secs(3);
+
+/// Minimum interval between two probes whether the host forwards packets, unless the last one has to be confirmed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The kernel has reported a change of the host.
 struct HostChanged;
@@ -94,6 +97,8 @@ pub struct HostReconciler {
     is_comparing: bool,
     /// Whether another comparison follows the one in progress.
     is_due: bool,
+    /// When it was last probed whether the host forwards packets.
+    probed_at: Option<Uptime>,
     /// Number of comparisons in a row that found the opposite of what the node believes of forwarding.
     contradictions: u32,
     /// The network's IPv4 range at babeld's last reading.
@@ -119,6 +124,7 @@ impl HostReconciler {
             is_planned: false,
             is_comparing: false,
             is_due: false,
+            probed_at: None,
             contradictions: 0,
             compared_range: None,
             reachable: None,
@@ -135,6 +141,18 @@ impl HostReconciler {
         delay_after(self.repaired_at.len())
     }
 
+    /// Returns whether this comparison probes if the host forwards packets. A node that carries no transit traffic need not know.
+    fn is_probe_due(&mut self) -> bool {
+        let now = self.clock.now();
+        let last = self.probed_at.filter(|_| self.contradictions == 0);
+        let is_due = self.deps.transit_cost != INFINITY
+            && last.is_none_or(|at| now.since(at) >= PROBE_INTERVAL);
+        if is_due {
+            self.probed_at = Some(now);
+        }
+        is_due
+    }
+
     fn compare(&mut self, ctx: &mut Context<Self>) {
         self.is_planned = false;
         if std::mem::replace(&mut self.is_comparing, true) {
@@ -149,7 +167,7 @@ impl HostReconciler {
             ..
         } = &self.deps;
         let (kernel, network, me, babeld_uid) = (kernel.clone(), *network, *me, *babeld_uid);
-        let carries_transit = self.deps.transit_cost != INFINITY;
+        let is_probe_due = self.is_probe_due();
         let ipv4 = self.ipv4_range();
         let reachable = self.reachable.map(|node| network.node_address(node));
         let compared = async move {
@@ -158,7 +176,7 @@ impl HostReconciler {
                 Some(address) => kernel.diversion(address).await,
                 None => Ok(None),
             };
-            let forwards = match carries_transit {
+            let forwards = match is_probe_due {
                 true => kernel.forwards_transit(network, me).await.map(Some),
                 false => Ok(None),
             };
@@ -315,8 +333,8 @@ mod tests {
     #[test]
     fn a_program_that_undoes_each_repair_is_answered_more_and_more_slowly() {
         assert_eq!(delay_after(0), MIN_DELAY);
-        assert_eq!(delay_after(3), Duration::from_millis(800));
-        assert_eq!(delay_after(6), MAX_DELAY);
+        assert_eq!(delay_after(3), Duration::from_secs(2));
+        assert_eq!(delay_after(5), MAX_DELAY);
         assert_eq!(delay_after(usize::MAX), MAX_DELAY);
     }
 }

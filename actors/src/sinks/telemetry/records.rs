@@ -17,7 +17,7 @@ pub const REPAIRS_KEPT: usize = 16;
 pub struct HostRecord {
     /// The last comparison.
     pub comparison: HostCompared,
-    /// When something was last restored, and what; at most [`REPAIRS_KEPT`] moments.
+    /// When something was last restored, and what; at most `REPAIRS_KEPT` moments.
     pub repairs: VecDeque<(Uptime, Vec<Repair>)>,
 }
 

@@ -60,7 +60,8 @@ impl HostReconciler {
             Some(forwards) if forwards == is_blocked => {
                 self.contradictions = self.contradictions.saturating_add(1);
             }
-            Some(_) | None => self.contradictions = 0,
+            Some(_) => self.contradictions = 0,
+            None => {}
         }
         if self.contradictions >= 2 {
             store.is_transit_blocked.set(!is_blocked);
