@@ -35,13 +35,14 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
         };
         wait_until(IPV4_TIMEOUT, has_ipv4).context("no IPv4 routes")?;
     }
-    let mut scenarios = pair.delete_rules();
+    // This one comes first, since the node gives a tunnel up whose link stays down for seconds.
+    let mut scenarios = pair.change_links();
+    scenarios.extend(pair.delete_rules());
     scenarios.extend(pair.delete_routes());
     scenarios.extend(pair.delete_copies());
     scenarios.extend(pair.delete_everything());
     scenarios.extend(pair.flush_addresses());
     scenarios.extend(pair.change_settings()?);
-    scenarios.extend(pair.change_links());
     lab.stop_nodes();
     Ok(scenarios)
 }
