@@ -16,7 +16,6 @@ use actix::{
 };
 use alternate_routes::AlternateRoutes;
 use ipnet::Ipv6Net;
-use membership::documents::DocumentStore;
 use os::{
     babel_socket::BabelSocket,
     clock::Clock,
@@ -83,7 +82,6 @@ pub struct FallbackRoutes {
     lost: Recipient<RouteLost>,
     gained: Recipient<RouteGained>,
     repaired: Recipient<HostRepaired>,
-    documents: DocumentStore,
     log: RepairLog,
     /// Destinations that have lost their route, and since when; one for each route of babeld at most.
     without_route: BTreeMap<Destination, Uptime>,
@@ -119,7 +117,6 @@ impl FallbackRoutes {
             lost,
             gained,
             repaired,
-            documents: store.documents,
             log: RepairLog::default(),
             without_route: BTreeMap::new(),
             tunnels: store.tunnels,

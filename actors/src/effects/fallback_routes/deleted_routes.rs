@@ -32,8 +32,6 @@ impl FallbackRoutes {
 
     /// Returns the routes that another program has deleted.
     fn deleted(&self, read: &RoutesRead) -> Vec<NextHopRoute> {
-        let documents = self.documents.load();
-        let ipv4 = documents.network().and_then(|network| network.payload4());
         let is_missing = |to: &Destination| {
             let since = self.without_route.get(to);
             let is_old = since.is_some_and(|since| read.at.since(*since) >= MISSING_TIME);
@@ -46,13 +44,9 @@ impl FallbackRoutes {
                 slot: route.slot,
                 via: route.via,
             };
-            // babeld's dump does not name the next hop for IPv4, which is chosen by the same metrics.
-            let ipv4 = ipv4.and_then(|ipv4| ipv4.node_range(route.node));
-            let ranges = [
-                Some(self.network.node_range(route.node).into()),
-                ipv4.map(Into::into),
-            ];
-            let missing = ranges.into_iter().flatten().filter(is_missing);
+            // For IPv4 babeld's readings name no next hop, and another one than babeld's would stay for ever.
+            let to = self.network.node_range(route.node).into();
+            let missing = Some(to).filter(is_missing);
             found.extend(missing.map(|to| NextHopRoute {
                 to,
                 from: None,

@@ -115,8 +115,12 @@ impl Pair<'_> {
     /// Deletes each route of the daemon in the main table, and each route of babeld.
     fn delete_routes(&self) -> Vec<Scenario> {
         let mut scenarios = Vec::new();
-        for family in ["-6", "-4"] {
-            for (table, protocol) in [("main", "197"), ("197", "babel")] {
+        for (family, table, protocol) in [
+            ("-6", "main", "197"),
+            ("-6", "197", "babel"),
+            ("-4", "main", "197"),
+        ] {
+            {
                 let listed = [family, "route", "show", "table", table, "proto", protocol];
                 for route in self.listing(&listed).lines() {
                     let words: Vec<&str> = route.split_whitespace().collect();
