@@ -10,6 +10,7 @@ pub mod guardian;
 mod http_connections;
 pub mod live_settings;
 pub mod messages;
+mod repair_log;
 pub mod restart_lock;
 pub mod sinks;
 pub mod sources;

@@ -3,10 +3,12 @@
 //! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
+mod host_facts;
 mod leases;
 mod membership_facts;
 mod route_checks;
 
+pub use host_facts::*;
 pub use leases::{Lease, LeasesRead, MissingLease, MissingReason};
 pub use membership_facts::*;
 pub use route_checks::{OriginsClaimed, RoutesSuspected};

@@ -12,6 +12,7 @@ use policies::{
     observation::{Candidate, Phase, TunnelReading},
     route_checks::{Members, RouteChecks},
     route_view::RouteView,
+    shared_keys::SharedKeys,
     units::Uptime,
 };
 use std::{
@@ -59,12 +60,18 @@ pub struct Store {
     pub node_count: Rc<Cell<usize>>,
     /// The checks of babeld's routes, and the nodes that failed them; only the policy actor changes them.
     pub route_checks: Rc<RefCell<RouteChecks>>,
+    /// The addresses from which nodes have dialled this one, to recognise a key that two machines use; only the tunnels actor changes it.
+    pub shared_keys: Rc<RefCell<SharedKeys>>,
     /// The size of the network, as the registry last reported it; only the registry client writes it.
     pub members: Rc<Cell<Option<Members>>>,
     /// The restart lock that this node grants to itself or to its neighbours.
     pub restart_lock: SharedRestartLock,
     /// The settings that a reload of the configuration changes.
     pub settings: SharedLiveSettings,
+    /// Whether the host drops what the node should forward for others; only the host reconciler changes it.
+    pub is_transit_blocked: Rc<Cell<bool>>,
+    /// Whether the network's IPv4 range overlaps a network of the host, so that the node has no IPv4; only the host reconciler changes it.
+    pub has_ipv4_overlap: Rc<Cell<bool>>,
 }
 
 impl Store {
@@ -85,6 +92,7 @@ impl Store {
             random: Randomness::from_system(),
             tunnels: Rc::default(),
             route_checks: Rc::default(),
+            shared_keys: Rc::default(),
             members: Rc::default(),
             documents: DocumentStore::default(),
             candidates: SharedCandidates::default(),
@@ -94,6 +102,8 @@ impl Store {
             applied: AppliedVersions::default(),
             settings: SharedLiveSettings::default(),
             node_count: Rc::new(Cell::new(1)),
+            is_transit_blocked: Rc::default(),
+            has_ipv4_overlap: Rc::default(),
         }
     }
 }

@@ -11,7 +11,9 @@ use actors::{
         link_orders::LinkOrderQueue,
         tunnels::{Connections, Facts, OpenvpnFiles, TunnelSettings, Tunnels, TunnelsDeps},
     },
-    messages::{Decided, Ordered, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
+    messages::{
+        Decided, KeyShared, Ordered, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    },
     store::Store,
 };
 use ca::{Ca, network, prefix};
@@ -64,7 +66,7 @@ macro_rules! ignore {
     )*};
 }
 
-ignore!(TunnelOpened, TunnelCameUp, Decided, WaitOverdue);
+ignore!(TunnelOpened, TunnelCameUp, Decided, WaitOverdue, KeyShared);
 
 /// A tunnels actor without servers, whose OpenVPN finds none of its files and exits at once.
 struct Running {
@@ -123,7 +125,8 @@ impl Running {
                 came_up: telemetry.clone().recipient(),
                 closed: telemetry.clone().recipient(),
                 decided: telemetry.clone().recipient(),
-                overdue: telemetry.recipient(),
+                overdue: telemetry.clone().recipient(),
+                key_shared: telemetry.recipient(),
             },
             events: ChildEvents::default(),
             peers: PeerApiClient::new(&peer_api, &Ca::new().node_credentials(ME)).unwrap(),

@@ -10,6 +10,7 @@ use lab::{
     lab_run,
     measure::{
         self,
+        hosts::{self, Extent},
         recover::{FatalSignal, Fault},
         rotate::Change,
     },
@@ -175,6 +176,15 @@ enum Measurement {
         #[arg(long = "only", value_delimiter = ',')]
         faults: Vec<String>,
     },
+    /// How soon a node restores what other programs on its host take away, and whether it reports what it cannot change.
+    Hosts {
+        /// Measure one scenario of each kind only.
+        #[arg(long)]
+        short: bool,
+        /// The groups of scenarios to measure.
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["meddling", "starts", "surroundings", "firewall"])]
+        groups: Vec<hosts::Group>,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -264,6 +274,10 @@ impl Measurement {
             }
             Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
             Self::Gateways { faults } => to_json(measure::gateways::measure(&faults)?),
+            Self::Hosts { short, groups } => {
+                let extent = if short { Extent::Short } else { Extent::Full };
+                to_json(measure::hosts::measure(&groups, extent)?)
+            }
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

@@ -13,6 +13,7 @@
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
 //! | find whether the host has a route to an address | [`route_check`] |
+//! | find whether another program shares a UDP port | [`udp_ports`] |
 //! | read what processes use, and how many packets their sockets dropped | [`process_usage`], [`socket_drops`] |
 //! | read the time | [`clock::Clock`] |
 //! | draw a random number | [`randomness::Randomness`] |
@@ -30,3 +31,4 @@ pub mod process_usage;
 pub mod randomness;
 pub mod route_check;
 pub mod socket_drops;
+pub mod udp_ports;

@@ -27,6 +27,7 @@ pub mod rolling_restart;
 pub mod route_checks;
 pub mod route_view;
 pub mod routes;
+pub mod shared_keys;
 pub mod units;
 pub mod usage;
 pub mod waits;

@@ -54,6 +54,10 @@ pub struct Host {
     pub tunnels_to_dial: u16,
     /// Maximum number of tunnels to accept.
     pub max_accepted: u16,
+    /// Whether a firewall drops what the node should forward for others.
+    pub is_transit_blocked: bool,
+    /// Whether the network's IPv4 range overlaps a network of this host.
+    pub has_ipv4_overlap: bool,
 }
 
 impl Host {
@@ -116,6 +120,8 @@ pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, Sta
         servers,
         tunnels_to_dial: limit(settings.dialled_limit(), parameters.tunnels_to_dial),
         max_accepted: limit(settings.accepted_limit(), parameters.max_accepted),
+        is_transit_blocked: false,
+        has_ipv4_overlap: false,
     })
 }
 
@@ -313,5 +319,15 @@ pub async fn prepare(
     for (transport, _) in &host.servers {
         kernel.make_server_tap(*transport, uid).await?;
     }
+    if let Some(ipv4) = identity.document.payload4() {
+        host.has_ipv4_overlap = kernel.overlapping_network(ipv4.range()).await?.is_some();
+    }
+    host.is_transit_blocked = match kernel.forwards_transit(identity.network, identity.me).await {
+        Ok(forwards) => !forwards,
+        Err(error) => {
+            tracing::debug!(error = %Chain(&error), "cannot find out whether this host forwards packets");
+            false
+        }
+    };
     Ok(())
 }

@@ -33,7 +33,7 @@ use os::{
     kernel::{Kernel, UplinkAddress},
 };
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{cell::Cell, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{cell::Cell, path::Path, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
@@ -204,6 +204,8 @@ async fn run_node(
         documents: load_documents(&identity, &paths)?,
         node_document: node_document(&settings, &identity),
         settings: Arc::new(ArcSwap::from_pointee(live)),
+        is_transit_blocked: Rc::new(Cell::new(host.is_transit_blocked)),
+        has_ipv4_overlap: Rc::new(Cell::new(host.has_ipv4_overlap)),
         ..Store::new(clock.clone(), identity.me)
     };
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;

@@ -1,6 +1,8 @@
 //! Starts all actors and connects them, rank by rank: sinks first, sources last.
 //! Messages flow from source to decider to effect to sink. An actor gets the addresses of its receivers when it is built, so the receivers are started before it, and no cycle can arise.
 
+mod host;
+
 use crate::actor_settings::{self as settings_of, Environment};
 use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
 use actors::{
@@ -9,8 +11,6 @@ use actors::{
         prober::{Prober, ProberDeps},
     },
     effects::{
-        babeld_flusher::{BabeldFlusher, BabeldFlusherDeps},
-        fallback_routes::{FallbackRoutes, FallbackRoutesDeps},
         link_orders::{LinkOrderDeps, LinkOrderQueue},
         tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
     },
@@ -32,11 +32,12 @@ use actors::{
     },
     store::Store,
 };
+use host::HostActors;
 use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 17] = [
+pub const ACTORS: [&str; 18] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -51,6 +52,7 @@ pub const ACTORS: [&str; 17] = [
     "port_mapping",
     "fallback_routes",
     "babeld_flusher",
+    "host_reconciler",
     "babeld",
     "process_monitor",
     "sampler",
@@ -105,12 +107,12 @@ where
 pub fn wire(environment: &Environment<'_>) -> Graph {
     let wiring = Wiring::new(environment);
     let tunnels = wiring.start_tunnels();
-    let fallback_routes = wiring.start_fallback_routes(&wiring.start_babeld_flusher());
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
-    let leases = wiring.start_endpoint_sources(&sources);
+    let (registry_client, leases) = wiring.start_endpoint_sources(&sources);
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
-    let stop_babeld = to(&wiring.start_babeld(&tunnels, &fallback_routes, &policy, &sources));
+    let host = wiring.start_host_actors(&tunnels, &registry_client);
+    let stop_babeld = to(&wiring.start_babeld(&tunnels, &host, &policy, &sources));
     let settings_readers = vec![to(&policy), to(&sources.peer_cache), to(&wiring.telemetry)];
     Graph {
         store: wiring.store,
@@ -181,33 +183,13 @@ impl<'a> Wiring<'a> {
                 closed: to(&self.telemetry),
                 decided: to(&self.telemetry),
                 overdue: to(&self.telemetry),
+                key_shared: to(&self.telemetry),
             },
             events: ChildEvents::default(),
             peers: self.environment.peers.clone(),
             seed: self.store.random.bits(),
         };
         self.guard("tunnels", deps, Tunnels::new)
-    }
-
-    fn start_fallback_routes(&self, flusher: &Guarded<BabeldFlusher>) -> Guarded<FallbackRoutes> {
-        let deps = FallbackRoutesDeps {
-            network: self.environment.identity.network,
-            store: self.store.clone(),
-            kernel: self.environment.kernel.clone(),
-            socket: self.environment.babel_socket.clone(),
-            lost: to(flusher),
-            gained: to(flusher),
-        };
-        self.guard("fallback_routes", deps, FallbackRoutes::new)
-    }
-
-    fn start_babeld_flusher(&self) -> Guarded<BabeldFlusher> {
-        let deps = BabeldFlusherDeps {
-            me: self.environment.identity.me,
-            network: self.environment.identity.network,
-            store: self.store.clone(),
-        };
-        self.guard("babeld_flusher", deps, BabeldFlusher::new)
     }
 
     fn start_deciders(&self, tunnels: &Guarded<Tunnels>) -> (Guarded<Policy>, Guarded<Prober>) {
@@ -319,7 +301,7 @@ impl<'a> Wiring<'a> {
     fn start_endpoint_sources(
         &self,
         sources: &MembershipSources,
-    ) -> Option<Rc<settings_of::LeaseKeeper>> {
+    ) -> (Guarded<RegistryClient>, Option<Rc<settings_of::LeaseKeeper>>) {
         let deps = RegistryClientDeps {
             settings: settings_of::registry_client(self.environment),
             store: self.store.clone(),
@@ -332,20 +314,22 @@ impl<'a> Wiring<'a> {
             endpoints_to: to(&self.telemetry),
         };
         let registry_client = self.guard("registry_client", deps, RegistryClient::new);
-        let keeper = settings_of::lease_keeper(self.environment)?;
+        let Some(keeper) = settings_of::lease_keeper(self.environment) else {
+            return (registry_client, None);
+        };
         let deps = PortMappingDeps {
             keeper: keeper.clone(),
             store: self.store.clone(),
             readers: vec![to(&registry_client), to(&self.telemetry)],
         };
         self.guard("port_mapping", deps, PortMapping::new);
-        Some(keeper)
+        (registry_client, Some(keeper))
     }
 
     fn start_babeld(
         &self,
         tunnels: &Guarded<Tunnels>,
-        fallback_routes: &Guarded<FallbackRoutes>,
+        host: &HostActors,
         policy: &Guarded<Policy>,
         sources: &MembershipSources,
     ) -> Guarded<Babeld> {
@@ -360,7 +344,8 @@ impl<'a> Wiring<'a> {
             readers: vec![
                 to(policy),
                 to(tunnels),
-                to(fallback_routes),
+                to(&host.fallback_routes),
+                to(&host.reconciler),
                 to(&sources.peer_cache),
                 to(&sources.peer_discovery),
                 to(&sources.documents),

@@ -11,6 +11,7 @@ pub use network::{
 use crate::{signed::SignedDocument, text};
 use policies::names::{Endpoint, Prefix};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// The version of all documents in this file.
 pub const VERSION: u32 = 1;
@@ -111,6 +112,10 @@ pub struct Announcement {
     /// The nodes that were handed to it and that it could not dial.
     #[serde(default, with = "text::few")]
     pub unreachable: Vec<Prefix>,
+    /// A random number that the daemon drew at its start; 0 if it says none. By it the registry notices that two machines have the
+    /// same certificate.
+    #[serde(default)]
+    pub instance: u64,
 }
 
 /// Most characters of [`Announcement::software`].
@@ -152,6 +157,9 @@ pub struct Announced {
     /// Whether the node should renew its certificate now, because it was renamed.
     #[serde(default)]
     pub renew: bool,
+    /// The address of another machine that announces itself in turn with the same certificate; `None` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_machine: Option<IpAddr>,
     /// Number of nodes that have announced themselves lately; `None` if the registry does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u64>,

@@ -1,12 +1,14 @@
 //! Keeps the fallback route table: copies each route of babeld at once, and deletes the copy a moment after
 //! babeld deleted the route. Then it requests a new route from the neighbours. Meanwhile packets of this node use an
-//! alternate route.
+//! alternate route. A route that another program deleted is restored.
 //!
 //! `os/src/kernel/fallback_routes.rs` explains what the copies are for, `policies/src/alternates.rs` what the alternates are.
 
 mod alternate_routes;
+mod deleted_routes;
 
-use crate::messages::{RouteGained, RouteLost, RoutesRead};
+use crate::messages::{HostRepaired, RouteGained, RouteLost, RoutesRead};
+use crate::repair_log::RepairLog;
 use crate::store::Store;
 use crate::store::TunnelTable;
 use actix::{
@@ -50,6 +52,9 @@ const MAX_REQUESTS: u32 = 6;
 /// Time for which lost destinations are collected, so that one packet requests all of them.
 const REQUEST_BATCH_TIME: Duration = Duration::from_millis(5);
 
+/// Interval at which babeld's tables in the kernel are compared with what babeld has installed.
+const COMPARISON_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The dependencies of the fallback routes actor.
 #[derive(Clone)]
 pub struct FallbackRoutesDeps {
@@ -65,6 +70,8 @@ pub struct FallbackRoutesDeps {
     pub lost: Recipient<RouteLost>,
     /// The receiver of `RouteGained`.
     pub gained: Recipient<RouteGained>,
+    /// The receiver of restored routes.
+    pub repaired: Recipient<HostRepaired>,
 }
 
 /// The actor that keeps the fallback route table.
@@ -74,8 +81,10 @@ pub struct FallbackRoutes {
     socket: BabelSocket,
     lost: Recipient<RouteLost>,
     gained: Recipient<RouteGained>,
-    /// Destinations with an entry in `changes` that have lost their route.
-    without_route: BTreeSet<Destination>,
+    repaired: Recipient<HostRepaired>,
+    log: RepairLog,
+    /// Destinations that have lost their route, and since when; one for each route of babeld at most.
+    without_route: BTreeMap<Destination, Uptime>,
     tunnels: Rc<RefCell<TunnelTable>>,
     /// Destinations to which routes are requested with the next batch.
     batch: BTreeSet<Destination>,
@@ -99,6 +108,7 @@ impl FallbackRoutes {
             socket,
             lost,
             gained,
+            repaired,
         } = deps;
         Self {
             network,
@@ -106,7 +116,9 @@ impl FallbackRoutes {
             socket,
             lost,
             gained,
-            without_route: BTreeSet::new(),
+            repaired,
+            log: RepairLog::default(),
+            without_route: BTreeMap::new(),
             tunnels: store.tunnels,
             clock: store.clock,
             kept_until: None,
@@ -131,7 +143,8 @@ impl FallbackRoutes {
         });
         ctx.run_later(LOSS_DELAY, move |fallback, ctx| {
             if fallback.changes.get(&to) == Some(&change) {
-                fallback.without_route.insert(to);
+                let now = fallback.clock.now();
+                fallback.without_route.insert(to, now);
                 fallback.lost.do_send(RouteLost);
             }
             fallback.seek_alternate(to, change, 0, ctx);
@@ -239,6 +252,7 @@ impl Actor for FallbackRoutes {
         self.copy_all(ctx);
         let kernel = self.kernel.clone();
         self.carry_out(ctx, async move { kernel.clear_alternates().await });
+        ctx.run_interval(COMPARISON_INTERVAL, Self::compare_tables);
     }
 }
 
@@ -246,6 +260,7 @@ impl Handler<RoutesRead> for FallbackRoutes {
     type Result = ();
 
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
+        self.restore_deleted(&read, ctx);
         match read.table {
             Some(table) => self.alternates.set_routes(table.routes),
             None => {
@@ -260,7 +275,7 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
     fn handle(&mut self, change: RouteChange, ctx: &mut Self::Context) {
         match change {
             RouteChange::Added(to, route) => {
-                if self.without_route.remove(&to) || !self.changes.contains_key(&to) {
+                if self.without_route.remove(&to).is_some() || !self.changes.contains_key(&to) {
                     self.gained.do_send(RouteGained);
                 }
                 self.count_change(to);

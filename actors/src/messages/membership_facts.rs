@@ -7,7 +7,7 @@ use policies::{
     names::{Endpoint, Prefix},
     units::Uptime,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use wire::{registry::DocumentKind, signed::SignedDocument};
 
 /// Another node posted a signed document to the peer API; the document is not verified yet.
@@ -105,6 +105,8 @@ pub struct RegistryContacted {
     pub listed_peers: Option<usize>,
     /// How many seconds the registry's clock is ahead of this host's, by its last answer; `None` if no answer said it.
     pub clock_offset_s: Option<i64>,
+    /// The address of another machine that announces itself with this node's certificate; `None` if the registry knows of none.
+    pub other_machine: Option<IpAddr>,
 }
 
 /// How the node learnt an endpoint of its own.
@@ -116,6 +118,8 @@ pub enum EndpointSource {
     PortMapping,
     /// It is an address of the host.
     HostAddress,
+    /// It is an address of the host on a link without a default route, such as a bridge or another VPN.
+    OtherLink,
 }
 
 impl EndpointSource {
@@ -125,6 +129,7 @@ impl EndpointSource {
             Self::Configured => "configured",
             Self::PortMapping => "port-mapping",
             Self::HostAddress => "host-address",
+            Self::OtherLink => "other-link",
         }
     }
 }

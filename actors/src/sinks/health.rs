@@ -4,6 +4,7 @@
 //! of the snapshot and the time.
 
 mod findings;
+mod host;
 mod reachability;
 
 pub use findings::{FindingId, Severity};
@@ -107,8 +108,11 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
     let mut findings: Vec<_> = [
         stale_telemetry(node, now),
         revoked(node),
+        host::own_key_shared(node),
+        host::peer_key_shared(node, now),
         certificate(node, now),
         babeld_down(node),
+        host::routes_diverted(node),
         reachability::connection(node, now),
         registry_away(node, now),
         clock_off(node),
@@ -117,6 +121,12 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         software_outdated(node),
         reachability::not_reached(node, now),
         reachability::port_mapping_missing(node),
+        host::ipv4_overlap(node),
+        host::transit_blocked(node),
+        host::another_babeld(node),
+        host::host_changed(node, now),
+        host::host_not_restored(node),
+        host::earlier_rules(node),
         restart_pending(node),
         dry_run(node),
         actor_restarted(node),

@@ -15,14 +15,14 @@ mod traffic;
 pub use children::{ChildTotals, Children};
 pub use counts::{Counts, DrainOutcome, ROLES};
 pub use route_history::{RouteChange, RouteHistory};
-pub use snapshot::{Entry, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot};
+pub use snapshot::{Entry, HostRecord, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
-    ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, LeasesRead,
-    LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
-    RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened,
-    WaitOverdue, dropped_readings,
+    ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, HostCompared,
+    HostRepaired, KeyShared, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead,
+    ProcessesRead, RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp,
+    TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -137,4 +137,7 @@ handlers! {
     SettingsChanged: |snapshot, fact| snapshot.on_settings_changed(&fact.settings);
     ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
     WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
+    HostCompared: |snapshot, reading| Arc::make_mut(&mut snapshot.host).comparison = reading;
+    HostRepaired: |snapshot, fact| snapshot.on_host_repaired(fact);
+    KeyShared: |snapshot, fact| snapshot.on_key_shared(&fact);
 }

@@ -8,6 +8,7 @@ mod packets;
 mod seqno_reset;
 mod settings;
 mod start_files;
+mod wanted_config;
 
 use crate::store::Store;
 use crate::{
@@ -26,7 +27,7 @@ use os::{
 };
 use policies::{
     life::{Event, Limits, Order, State},
-    observation::{BabelTable, Phase},
+    observation::{BabelTable, INFINITY, Phase},
     route_checks::OriginClaim,
     units::Uptime,
 };
@@ -34,7 +35,14 @@ use seqno_reset::SeqnoReset;
 pub use settings::{BabeldDeps, BabeldSettings};
 pub use start_files::PrepareError;
 use start_files::prepare;
-use std::{cell::RefCell, ffi::OsString, io, path::PathBuf, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -108,6 +116,10 @@ pub struct Babeld {
     claims_to: Recipient<OriginsClaimed>,
     documents: DocumentStore,
     applied: AppliedVersions,
+    /// The transit cost of the configuration file.
+    configured_transit_cost: u16,
+    is_transit_blocked: Rc<Cell<bool>>,
+    has_ipv4_overlap: Rc<Cell<bool>>,
     /// The time at which babeld restarts because of a new network document.
     restart_at: Option<Uptime>,
     /// The version of a network document for which no configuration could be written.
@@ -145,10 +157,15 @@ impl Babeld {
             tunnels: table,
             documents,
             applied,
+            is_transit_blocked,
+            has_ipv4_overlap,
             ..
         } = store;
 
         let mut babeld = Self {
+            configured_transit_cost: settings.config.transit_cost,
+            is_transit_blocked,
+            has_ipv4_overlap,
             settings,
             clock,
             random,
@@ -176,33 +193,7 @@ impl Babeld {
         babeld
     }
 
-    /// Returns the configuration that the network document requires.
-    fn wanted_config(&self) -> BabelConfig {
-        let config = self.settings.config.clone();
-        let documents = self.documents.load();
-        let Some(network) = documents.network() else {
-            return config;
-        };
-        let parameters = network.parameters();
-        let has_lan = !config.interfaces.is_empty();
-        BabelConfig {
-            hello_interval: parameters.hello_interval,
-            update_interval: parameters.update_interval,
-            // Packets carry a MAC (RFC 8967) only on a LAN, see docs/decisions/0001-no-mac-on-tunnels.md.
-            key: if has_lan {
-                MacKey::from_hex(&network.babel_key)
-            } else {
-                None
-            },
-            lenient: has_lan && network.babel_lenient,
-            ipv4: network.payload4(),
-            prefix_lengths: network.prefix_lengths.iter().copied().collect(),
-            gateways: network.gateways.iter().copied().collect(),
-            ..config
-        }
-    }
-
-    /// Restarts babeld if the network document requires another configuration, since babeld cannot change the intervals or keys
+    /// Restarts babeld if the network document or the host requires another configuration, since babeld cannot change the intervals or keys
     /// of existing interfaces.
     fn restart_if_config_changed(&mut self, ctx: &mut Context<Self>) {
         let (now, wanted) = (self.clock.now(), self.wanted_config());
@@ -230,7 +221,7 @@ impl Babeld {
             self.restart_at = None;
             self.settings.config = wanted;
             self.configure_host(ctx);
-            tracing::info!("babeld restarts with the new parameters of the network document");
+            tracing::info!("babeld restarts with new parameters");
             self.handle_event(Event::Unwanted);
             self.handle_event(Event::Wanted);
         }

@@ -5,6 +5,7 @@ pub mod babeld;
 pub mod candidate_prober;
 pub mod credentials;
 pub mod documents;
+pub mod host_reconciler;
 pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_discovery;

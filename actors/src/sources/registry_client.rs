@@ -12,7 +12,7 @@ use crate::{
     live_settings::SharedLiveSettings,
     messages::{
         EndpointSource, LeasesRead, OwnEndpointsRead, PeerSource, PeersReported, RegistryContacted,
-        RenewalRequested, VersionsReported, offer,
+        RenewalRequested, UplinkRestored, VersionsReported, offer,
     },
     store::{AppliedVersions, SharedCandidates},
 };
@@ -34,7 +34,13 @@ use policies::{
     units::Uptime,
 };
 use reqwest::Method;
-use std::{cell::Cell, collections::BTreeSet, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 use wire::errors::Chain;
 use wire::{
     endpoints::dialable,
@@ -131,7 +137,8 @@ pub struct RegistryClient {
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
-    uplinks: Vec<Endpoint>,
+    /// The endpoints at the host's addresses, and whether each is on a main uplink.
+    uplinks: BTreeMap<Endpoint, bool>,
     addresses_read_at: Option<Uptime>,
     /// The last announcement that the registry accepted, without unreachable peers.
     last_announcement: Option<Announcement>,
@@ -144,6 +151,10 @@ pub struct RegistryClient {
     hidden_nodes: Option<u32>,
     /// The number of other nodes in the registry's last answer; `None` before its first one.
     listed_peers: Option<usize>,
+    /// The address of another machine that announces itself with this node's certificate, by the registry's last answer.
+    other_machine: Option<IpAddr>,
+    /// The number by which the registry distinguishes this daemon from another one with the same certificate; never 0.
+    instance: u64,
     is_calling: bool,
     /// The time of the last warning that the registry does not answer; `None` once it has answered.
     warned_at: Option<Uptime>,
@@ -178,6 +189,8 @@ impl RegistryClient {
         } = store;
 
         let now = clock.now();
+        // JSON numbers are exact up to 53 bits.
+        let instance = (random.bits() >> 11).max(1);
         Self {
             settings,
             registry,
@@ -195,7 +208,7 @@ impl RegistryClient {
             live_settings,
             peers,
             leases: Vec::new(),
-            uplinks: Vec::new(),
+            uplinks: BTreeMap::new(),
             addresses_read_at: None,
             last_announcement: None,
             failed_endpoints: None,
@@ -204,6 +217,8 @@ impl RegistryClient {
             call_delay: MIN_CALL_DELAY,
             hidden_nodes: None,
             listed_peers: None,
+            other_machine: None,
+            instance,
             is_calling: false,
             warned_at: None,
             is_early_announcement_due: false,

@@ -12,11 +12,10 @@
 use super::{
     Kernel, KernelError,
     numbers::{DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE},
-    request::Request,
+    rules::{add_rule, delete_rule},
 };
-use nix::errno::Errno;
 use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    AddressFamily,
     route::RouteHeader,
     rule::{RuleAction, RuleAttribute, RuleMessage, RuleUidRange},
 };
@@ -42,24 +41,41 @@ impl Kernel {
     ///
     /// The kernel rejects a change.
     pub async fn apply_exit_rules(&self, network: Network, exit: Exit) -> Result<(), KernelError> {
-        let is_needed = |action: &Action| match exit {
-            Exit::None => false,
-            Exit::Others(_) => true,
-            Exit::Own(_) => *action != Action::Unreachable,
-        };
-        let uid = match exit {
-            Exit::None => None,
-            Exit::Others(uid) | Exit::Own(uid) => Some(uid),
-        };
-        let requests = RULES.into_iter().map(|(priority, action)| {
-            if is_needed(&action) {
-                add_rule(network, priority, action, uid)
-            } else {
-                delete_rule(priority, action)
-            }
-        });
-        self.execute_all(requests).await
+        let _changing = self.host_changes.lock().await;
+        self.state().placed.exit = Some((network, exit));
+        let unneeded = RULES.into_iter().filter(|(_, action)| !exit.needs(*action));
+        let unneeded = unneeded.map(|(priority, action)| rule_message(priority, action));
+        let wanted = wanted_rules(network, exit).map(add_rule);
+        self.execute_all(unneeded.map(delete_rule).chain(wanted))
+            .await
     }
+}
+
+impl Exit {
+    /// Returns whether a node of this role has the rule with this action.
+    fn needs(self, action: Action) -> bool {
+        match self {
+            Self::None => false,
+            Self::Others(_) => true,
+            Self::Own(_) => action != Action::Unreachable,
+        }
+    }
+
+    /// Returns the user whose packets never leave by an exit gateway.
+    fn uid(self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Others(uid) | Self::Own(uid) => Some(uid),
+        }
+    }
+}
+
+/// Builds the rules that a node of this role has.
+pub(super) fn wanted_rules(network: Network, exit: Exit) -> impl Iterator<Item = RuleMessage> {
+    RULES
+        .into_iter()
+        .filter(move |(_, action)| exit.needs(*action))
+        .map(move |(priority, action)| whole_rule(network, priority, action, exit.uid()))
 }
 
 /// The action of a rule for packets from the network's range.
@@ -91,7 +107,7 @@ pub(super) fn rule_messages() -> impl Iterator<Item = RuleMessage> {
         .map(|(priority, action)| rule_message(priority, action))
 }
 
-fn add_rule(network: Network, priority: u32, action: Action, uid: Option<u32>) -> Request {
+fn whole_rule(network: Network, priority: u32, action: Action, uid: Option<u32>) -> RuleMessage {
     let mut message = rule_message(priority, action);
     let range = network.range();
     message.header.src_len = range.prefix_len();
@@ -110,14 +126,7 @@ fn add_rule(network: Network, priority: u32, action: Action, uid: Option<u32>) -
         }
         (Action::Lookup(_) | Action::Unreachable | Action::UnreachableForOpenvpn, _) => {}
     }
-    let message = RouteNetlinkMessage::NewRule(message);
-    Request::create(format!("add rule {priority}"), message).forgive(&[Errno::EEXIST])
-}
-
-fn delete_rule(priority: u32, action: Action) -> Request {
-    let message = RouteNetlinkMessage::DelRule(rule_message(priority, action));
-    let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
-    Request::change(format!("delete rule {priority}"), message).forgive(forgiven)
+    message
 }
 
 /// Returns a rule with only those attributes that distinguish it from others.

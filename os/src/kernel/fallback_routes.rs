@@ -5,21 +5,26 @@
 
 use super::{
     Kernel, KernelError,
-    numbers::{DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_TABLE, FAMILIES, PROTOCOL, TABLE},
+    numbers::{
+        BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE, FALLBACK_TABLE, FAMILIES, PROTOCOL,
+        TABLE,
+    },
     request::Request,
 };
 use futures_util::{Stream, StreamExt};
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
+use policies::alternates::NextHop;
 use rtnetlink::{
     MulticastGroup,
     packet_core::NetlinkPayload,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
     },
 };
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
+use wire::overlay::link_local;
 
 /// The destination of a route; `::/0` is the destination of the default route to an exit gateway.
 pub type Destination = IpNet;
@@ -138,6 +143,106 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+}
+
+/// A route of babeld to one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopRoute {
+    /// The destination of the route.
+    pub to: Destination,
+    /// The source of the packets that the route is for; `None` for all packets.
+    pub from: Option<Ipv6Net>,
+    /// The neighbour and the slot by which packets leave.
+    pub next_hop: NextHop,
+}
+
+impl NextHopRoute {
+    /// Builds the route as babeld adds it; the source address is that of this node.
+    fn message(self, link: u32, source: Option<IpAddr>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let via = link_local(self.next_hop.via);
+        let header = &mut message.header;
+        header.destination_prefix_length = self.to.prefix_len();
+        header.protocol = BABEL_PROTOCOL;
+        header.kind = RouteType::Unicast;
+        header.flags = RouteFlags::Onlink;
+        header.table = match self.from {
+            Some(_) => DEFAULT_TABLE,
+            None => TABLE,
+        };
+        let (family, destination, gateway) = match self.to.addr() {
+            IpAddr::V6(address) => {
+                let gateway = RouteAttribute::Gateway(RouteAddress::Inet6(via));
+                (AddressFamily::Inet6, RouteAddress::Inet6(address), gateway)
+            }
+            IpAddr::V4(address) => {
+                let gateway = RouteAttribute::Via(RouteVia::Inet6(via));
+                (AddressFamily::Inet, RouteAddress::Inet(address), gateway)
+            }
+        };
+        header.address_family = family;
+        let parts = &mut message.attributes;
+        parts.push(RouteAttribute::Destination(destination));
+        if let Some(from) = self.from {
+            message.header.source_prefix_length = from.prefix_len();
+            let from = RouteAddress::Inet6(from.network());
+            parts.push(RouteAttribute::Source(from));
+        }
+        let source = source.map(|source| match source {
+            IpAddr::V4(source) => RouteAddress::Inet(source),
+            IpAddr::V6(source) => RouteAddress::Inet6(source),
+        });
+        parts.extend(source.map(RouteAttribute::PrefSource));
+        parts.extend([gateway, RouteAttribute::Oif(link)]);
+        message
+    }
+}
+
+impl Kernel {
+    /// Restores a route of babeld. Changes nothing if there is one to the destination.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects it, for instance since the link is down.
+    pub async fn restore_route(&self, route: NextHopRoute) -> Result<(), KernelError> {
+        let link = self.index(route.next_hop.slot)?;
+        let family = match route.to {
+            IpNet::V4(_) => AddressFamily::Inet,
+            IpNet::V6(_) => AddressFamily::Inet6,
+        };
+        // babeld is configured to install routes to nodes with this source address.
+        let source = self.state().placed.address(family);
+        let message = route.message(link, source.filter(|_| route.from.is_none()));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        let doing = format!("restore the route to {}", route.to);
+        self.execute(Request::create(doing, message).forgive(&[Errno::EEXIST]))
+            .await
+    }
+
+    /// Copies those routes of babeld that have no copy; returns the destinations of all routes of babeld.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects a change.
+    pub async fn copy_missing_routes(&self) -> Result<BTreeSet<Destination>, KernelError> {
+        let mut present = BTreeSet::new();
+        for family in FAMILIES {
+            for (table, fallback_table) in TABLE_PAIRS {
+                let copies = self.routes(family, fallback_table).await?;
+                let copies: BTreeSet<_> = copies.iter().filter_map(copied_destination).collect();
+                for route in self.routes(family, table).await? {
+                    let Some(to) = copied_destination(&route) else {
+                        continue;
+                    };
+                    present.insert(to);
+                    if is_usable(&route) && !copies.contains(&to) {
+                        self.copy_route(route).await?;
+                    }
+                }
+            }
+        }
+        Ok(present)
     }
 }
 

@@ -3,10 +3,12 @@
 use super::{
     Kernel, KernelError,
     numbers::{
-        ALTERNATE_PRIORITY, ALTERNATE_TABLE, BABEL_PROTOCOL, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE,
-        FALLBACK_PRIORITY, FALLBACK_TABLE, FAMILIES, PROTOCOL, RULE_PRIORITY, TABLE,
+        ALTERNATE_TABLE, BABEL_PROTOCOL, BLOCK_METRIC, DEFAULT_FALLBACK_TABLE, DEFAULT_TABLE,
+        FALLBACK_TABLE, FAMILIES, NODE_METRIC, PROTOCOL, TABLE,
     },
+    placed::Unreachable,
     request::Request,
+    rules::{add_rule, delete_rule, table_rules},
     slots::address_message,
     sysctl,
 };
@@ -19,27 +21,11 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::AddressHeaderFlags,
         link::{LinkFlags, LinkMessage},
-        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
-        rule::{RuleAction, RuleAttribute, RuleMessage},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
     },
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::overlay::{Network, Network4, first_address};
-
-/// The tables for which the node adds a rule, with the priority of each rule.
-pub(super) const RULES: [(u8, u32); 3] = [
-    (ALTERNATE_TABLE, ALTERNATE_PRIORITY),
-    (TABLE, RULE_PRIORITY),
-    (FALLBACK_TABLE, FALLBACK_PRIORITY),
-];
-/// Metric of the `unreachable` route for the node's own range; any other route takes precedence.
-pub const NODE_METRIC: u32 = 4_294_967;
-/// Metric of the `unreachable` route for the network's range.
-pub const NETWORK_METRIC: u32 = 4_294_968;
-
-/// Metric of the `unreachable` route for a blocked range; it takes precedence over babeld's routes, which
-/// have metric 1024.
-const BLOCK_METRIC: u32 = 1;
 
 impl Kernel {
     /// Gives the host the node's address (on `lo`), `unreachable` routes for the node's and the
@@ -49,19 +35,23 @@ impl Kernel {
     ///
     /// Link `lo` is down, or the kernel rejects a change.
     pub async fn join_host(&self, network: Network, me: Prefix) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         let lo = loopback()?;
         if !self.is_up(lo).await? {
             return Err(KernelError::LoopbackDown);
         }
-        let range = network.node_range(me);
-        // The node's route comes first, since a later sweep derives the address from it.
-        self.execute_all([
-            make_unreachable(range.into(), NODE_METRIC),
-            make_unreachable(network.range().into(), NETWORK_METRIC),
-            add_address(lo, network.node_address(me).into()),
-        ])
-        .await?;
-        self.execute_all(make_rules(AddressFamily::Inet6)).await
+        self.state().placed.ipv6 = Some((network, me));
+        self.execute_all(self.place(AddressFamily::Inet6, lo)).await
+    }
+
+    /// Builds the requests that create all that the node has on the host for one address family. What exists is no error.
+    fn place(&self, family: AddressFamily, lo: u32) -> Vec<Request> {
+        let placed = self.state().placed.clone();
+        let routes = placed.routes(family).into_iter().map(make_unreachable);
+        let address = placed.address(family);
+        let address = address.map(|address| add_address(lo, address));
+        let rules = placed.rules(family).into_iter().map(add_rule);
+        routes.chain(address).chain(rules).collect()
     }
 
     /// Gives the host the node's IPv4 address (on `lo`), `unreachable` routes, rules, and forwarding of
@@ -76,39 +66,26 @@ impl Kernel {
         network: Option<Network4>,
         me: Prefix,
     ) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         let lo = loopback()?;
-        let own = network.and_then(|network| network.node_range(me));
-        let wanted: Vec<(IpNet, u32)> = own
-            .map(|own| (own.into(), NODE_METRIC))
-            .into_iter()
-            .chain(network.map(|network| (network.range().into(), NETWORK_METRIC)))
-            .collect();
+        self.state().placed.ipv4 = network.map(|network| (network, me));
+        let wanted = self.state().placed.routes(AddressFamily::Inet);
         let mut requests = Vec::new();
         for route in self
             .routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN)
             .await?
         {
-            if route.header.protocol == PROTOCOL
-                && !wanted.iter().any(|wanted| matches_route(&route, wanted))
-            {
+            let is_wanted = wanted.iter().any(|wanted| matches_route(&route, *wanted));
+            if route.header.protocol == PROTOCOL && !is_wanted {
                 requests.extend(node_address(&route).map(|address| delete_address(lo, address)));
                 requests.push(delete_route(route));
             }
         }
-        requests.extend(
-            wanted
-                .into_iter()
-                .map(|(range, metric)| make_unreachable(range, metric)),
-        );
-        requests.extend(own.map(|own| add_address(lo, first_address(own).into())));
-        let rules = if network.is_some() {
-            make_rules
-        } else {
-            delete_rules
-        };
-        requests.extend(rules(AddressFamily::Inet));
+        if network.is_none() {
+            requests.extend(table_rules(AddressFamily::Inet).map(delete_rule));
+        }
+        requests.extend(self.place(AddressFamily::Inet, lo));
         self.execute_all(requests).await?;
-        self.state().forwards_ipv4 = network.is_some();
         self.slots()
             .iter()
             .try_for_each(|slot| sysctl::set_ipv4_forwarding(&slot.to_string(), network.is_some()))
@@ -120,9 +97,9 @@ impl Kernel {
     ///
     /// The kernel rejects the change.
     pub async fn block(&self, range: IpNet) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::NewRoute(unreachable(range, TABLE, BLOCK_METRIC));
-        self.execute(Request::create(format!("block {range}"), message).forgive(&[Errno::EEXIST]))
-            .await
+        let _changing = self.host_changes.lock().await;
+        self.state().placed.blocked.insert(range);
+        self.execute(make_unreachable(blocked(range))).await
     }
 
     /// Makes a range reachable again that [`Self::block`] made unreachable. A second call changes nothing.
@@ -131,7 +108,9 @@ impl Kernel {
     ///
     /// The kernel rejects the change.
     pub async fn unblock(&self, range: IpNet) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::DelRoute(unreachable(range, TABLE, BLOCK_METRIC));
+        let _changing = self.host_changes.lock().await;
+        self.state().placed.blocked.remove(&range);
+        let message = RouteNetlinkMessage::DelRoute(unreachable(blocked(range)));
         self.execute(Request::change(format!("unblock {range}"), message).forgive(&[Errno::ESRCH]))
             .await
     }
@@ -198,23 +177,43 @@ impl Kernel {
         table: u8,
     ) -> Result<Vec<RouteMessage>, KernelError> {
         let mut query = RouteMessage::default();
+        query.header.table = table;
+        self.filtered_routes(family, query).await
+    }
+
+    /// Returns the routes with the table, protocol and kind of `query`, of those that it names.
+    pub(super) async fn filtered_routes(
+        &self,
+        family: AddressFamily,
+        mut query: RouteMessage,
+    ) -> Result<Vec<RouteMessage>, KernelError> {
+        let RouteHeader {
+            table,
+            protocol,
+            kind,
+            ..
+        } = query.header;
         query.header.address_family = family;
-        // Linux 4.20 and later filter by the table; an older kernel lists all routes.
-        query
-            .attributes
-            .push(RouteAttribute::Table(u32::from(table)));
+        query.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        if table != RouteHeader::RT_TABLE_UNSPEC {
+            // Linux 4.20 and later filter by it; an older kernel lists all routes.
+            let attribute = RouteAttribute::Table(u32::from(table));
+            query.attributes.push(attribute);
+        }
+        let matches = |route: &RouteHeader| {
+            [RouteHeader::RT_TABLE_UNSPEC, route.table].contains(&table)
+                && [RouteProtocol::Unspec, route.protocol].contains(&protocol)
+                && [RouteType::Unspec, route.kind].contains(&kind)
+        };
         let mut routes = Vec::new();
-        self.dump(
-            "list routes",
-            RouteNetlinkMessage::GetRoute(query),
-            |entry| {
-                if let RouteNetlinkMessage::NewRoute(route) = entry
-                    && route.header.table == table
-                {
-                    routes.push(route);
-                }
-            },
-        )
+        let query = RouteNetlinkMessage::GetRoute(query);
+        self.dump("list routes", query, |entry| {
+            if let RouteNetlinkMessage::NewRoute(route) = entry
+                && matches(&route.header)
+            {
+                routes.push(route);
+            }
+        })
         .await?;
         Ok(routes)
     }
@@ -248,12 +247,22 @@ impl Kernel {
     }
 }
 
-fn loopback() -> Result<u32, KernelError> {
+/// Returns the index of `lo`.
+pub(super) fn loopback() -> Result<u32, KernelError> {
     if_nametoindex("lo").map_err(|errno| KernelError::refused("find link lo")(errno.into()))
 }
 
-fn unreachable(range: IpNet, table: u8, metric: u32) -> RouteMessage {
-    let mut route = match range {
+/// Returns the route by which a node's range is blocked.
+fn blocked(range: IpNet) -> Unreachable {
+    Unreachable {
+        range,
+        table: TABLE,
+        metric: BLOCK_METRIC,
+    }
+}
+
+fn unreachable(wanted: Unreachable) -> RouteMessage {
+    let mut route = match wanted.range {
         IpNet::V4(range) => RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(range.network(), range.prefix_len())
             .build(),
@@ -261,36 +270,24 @@ fn unreachable(range: IpNet, table: u8, metric: u32) -> RouteMessage {
             .destination_prefix(range.network(), range.prefix_len())
             .build(),
     };
-    route.header.table = table;
+    route.header.table = wanted.table;
     route.header.kind = RouteType::Unreachable;
     route.header.protocol = PROTOCOL;
-    route.attributes.push(RouteAttribute::Priority(metric));
+    route
+        .attributes
+        .push(RouteAttribute::Priority(wanted.metric));
     route
 }
 
-fn make_unreachable(range: IpNet, metric: u32) -> Request {
-    let message =
-        RouteNetlinkMessage::NewRoute(unreachable(range, RouteHeader::RT_TABLE_MAIN, metric));
-    Request::create(format!("make {range} unreachable"), message).forgive(&[Errno::EEXIST])
+/// Builds a request that creates an `unreachable` route. It is no error if the route exists.
+pub(super) fn make_unreachable(wanted: Unreachable) -> Request {
+    let doing = format!("make {} unreachable", wanted.range);
+    let message = RouteNetlinkMessage::NewRoute(unreachable(wanted));
+    Request::create(doing, message).forgive(&[Errno::EEXIST])
 }
 
-fn make_rules(family: AddressFamily) -> [Request; RULES.len()] {
-    RULES.map(|(table, priority)| {
-        let message = RouteNetlinkMessage::NewRule(rule(family, table, priority));
-        Request::create(format!("make the rule for table {table}"), message)
-            .forgive(&[Errno::EEXIST])
-    })
-}
-
-fn delete_rules(family: AddressFamily) -> [Request; RULES.len()] {
-    RULES.map(|(table, priority)| {
-        let message = RouteNetlinkMessage::DelRule(rule(family, table, priority));
-        let forgiven: &[Errno] = &[Errno::ENOENT, Errno::EAFNOSUPPORT];
-        Request::change(format!("delete the rule for table {table}"), message).forgive(forgiven)
-    })
-}
-
-fn add_address(lo: u32, address: IpAddr) -> Request {
+/// Builds a request that adds the node's address to `lo`.
+pub(super) fn add_address(lo: u32, address: IpAddr) -> Request {
     let mut message = address_message(lo, address, if address.is_ipv4() { 32 } else { 128 });
     message.header.flags = AddressHeaderFlags::Nodad;
     Request::replace(
@@ -305,26 +302,11 @@ fn delete_address(lo: u32, address: IpAddr) -> Request {
     Request::change("delete the node's address from lo", message).forgive(&[Errno::EADDRNOTAVAIL])
 }
 
-pub(super) fn rule(family: AddressFamily, table: u8, priority: u32) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family;
-    message.header.table = table;
-    message.header.action = RuleAction::ToTable;
-    message.attributes.push(RuleAttribute::Priority(priority));
-    if table == ALTERNATE_TABLE {
-        // Only packets that this host sends "arrive" by lo; forwarded packets use no alternate routes, which could form loops.
-        message
-            .attributes
-            .push(RuleAttribute::Iifname("lo".to_owned()));
-    }
-    message
-}
-
-/// Returns whether this is the route to the given range with the given metric.
-fn matches_route(route: &RouteMessage, (range, metric): &(IpNet, u32)) -> bool {
-    let has_metric =
-        |part: &RouteAttribute| matches!(part, RouteAttribute::Priority(is) if is == metric);
-    super::fallback_routes::destination(route) == Some(*range)
+/// Returns whether this is the given route of the node.
+pub(super) fn matches_route(route: &RouteMessage, wanted: Unreachable) -> bool {
+    let has_metric = |part: &RouteAttribute| matches!(part, RouteAttribute::Priority(is) if *is == wanted.metric);
+    super::fallback_routes::destination(route) == Some(wanted.range)
+        && route.header.table == wanted.table
         && route.attributes.iter().any(has_metric)
 }
 

@@ -1,7 +1,7 @@
-//! Turns on IPv6 forwarding, allows larger socket buffers, and records the old values of the changed settings in a ledger on disk, from
-//! which they are restored.
+//! Turns on IPv6 forwarding, enables IPv6 on `lo`, allows larger socket buffers, and records the old values of the changed settings in a
+//! ledger on disk, from which they are restored.
 //!
-//! The ledger is on disk before the first setting is changed. It is valid for one boot and one network
+//! The ledger is on disk before a setting is changed. It is valid for one boot and one network
 //! namespace. A setting that somebody else has changed since is not restored.
 
 use super::{Kernel, KernelError, sysctl};
@@ -13,13 +13,22 @@ use std::{
 };
 use wire::errors::some_if_found;
 
-const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+/// Whether the host forwards IPv6 packets at all.
+pub(super) const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+/// Whether IPv6 is disabled on `lo`, which has the node's address.
+pub(super) const LOOPBACK_DISABLED: &str = "net/ipv6/conf/lo/disable_ipv6";
 /// The largest receive buffer that a process without privileges can ask for, in bytes (socket(7)).
 const MAX_RECEIVE_BUFFER: &str = "net/core/rmem_max";
 /// Size of the receive buffer of each UDP socket of OpenVPN, in bytes. With the kernel's default of 208 KiB, packets
 /// of one fast TCP connection overflow it (docs/MEASUREMENTS.md).
 pub const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
 const LINK_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
+/// The settings by which IPv6 is disabled on all links, on new ones, or on `lo`.
+const DISABLED: [&str; 3] = [
+    "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv6/conf/default/disable_ipv6",
+    LOOPBACK_DISABLED,
+];
 /// Maximum size of a ledger that is read, in bytes; that of a host with 10,000 links has 1 MB.
 const MAX_LEDGER_BYTES: u64 = 16 << 20;
 
@@ -33,18 +42,19 @@ struct Ledger {
 }
 
 /// One changed setting of the host.
-#[derive(Debug, Deserialize, Serialize)]
-struct Change {
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Change {
     /// The path of the setting below `/proc/sys`.
-    path: String,
-    old: String,
-    new: String,
+    pub(super) path: String,
+    pub(super) old: String,
+    pub(super) new: String,
 }
 
 impl Kernel {
-    /// Turns on the forwarding of IPv6 packets. Links that accept router advertisements continue to do so, since
-    /// their `accept_ra` is set to 2. Where the host's limit of receive buffers is below [`RECEIVE_BUFFER_BYTES`] and
-    /// can be changed, which it can in the host's first network namespace only, it is raised to that.
+    /// Turns on the forwarding of IPv6 packets. Links that accept router advertisements continue to do so, and so do links
+    /// that are created later, since their `accept_ra` is set to 2. Enables IPv6 on `lo`, where it is disabled. Where the host's limit of
+    /// receive buffers is below [`RECEIVE_BUFFER_BYTES`] and can be changed, which it can in the host's first network
+    /// namespace only, it is raised to that.
     ///
     /// The old values are written to the file `ledger` first. A setting that suffices already is not changed.
     ///
@@ -63,32 +73,67 @@ impl Kernel {
         }
         let read = KernelError::refused("read the host's settings");
         let mut changes = plan_forwarding().map_err(read)?;
+        changes.extend(plan_loopback());
         changes.extend(plan_receive_buffers());
-        if changes.is_empty() {
-            return Ok(());
+        self.state().placed.ledger = Some(ledger.into());
+        if DISABLED.map(is_set).contains(&true) {
+            tracing::info!(
+                "IPv6 is disabled on this host; the node enables it on lo and on its own links only, and restores lo when it stops"
+            );
         }
+        // Writing `all/forwarding` changes that of each link, so the links' need not be written.
+        let is_followed =
+            |change: &Change| change.path != FORWARDING && is_forwarding(&change.path);
+        self.change_settings(changes, is_followed)
+    }
+
+    /// Writes changes to the ledger, and then makes them, except those that `is_followed` says follow by themselves.
+    /// Where the ledger names a setting already, its old value there stays.
+    pub(super) fn change_settings(
+        &self,
+        changes: Vec<Change>,
+        is_followed: impl Fn(&Change) -> bool,
+    ) -> Result<(), KernelError> {
+        self.note_changes(&changes)?;
+        for change in changes.iter().filter(|change| !is_followed(change)) {
+            sysctl::write(&change.path, &change.new).map_err(KernelError::refused(format!(
+                "set {} to {}",
+                change.path, change.new
+            )))?;
+        }
+        Ok(())
+    }
+
+    fn note_changes(&self, changes: &[Change]) -> Result<(), KernelError> {
+        let (ledger, mut noted) = {
+            let placed = &self.state().placed;
+            (placed.ledger.clone(), placed.changes.clone())
+        };
+        let count = noted.len();
+        for change in changes {
+            if !noted.iter().any(|noted| noted.path == change.path) {
+                noted.push(change.clone());
+            }
+        }
+        let Some(path) = ledger.filter(|_| noted.len() > count) else {
+            return Ok(());
+        };
+        // The settings of deleted links are dropped, so that a host with many short-lived links has no endless ledger.
+        noted.retain(|change| Path::new("/proc/sys").join(&change.path).exists());
         let place = place().map_err(KernelError::refused(
             "read the boot id and network namespace",
         ))?;
         let content = Ledger {
             version: 1,
             place,
-            changes,
+            changes: noted,
         };
-        write(ledger, &content).map_err(|source| KernelError::Ledger {
+        write(&path, &content).map_err(|source| KernelError::Ledger {
             doing: "write",
-            path: ledger.into(),
+            path,
             source,
         })?;
-        // Writing `all/forwarding` changes that of each link, so the links' need not be written.
-        let must_be_written =
-            |change: &&Change| change.path == FORWARDING || !is_forwarding(&change.path);
-        for change in content.changes.iter().filter(must_be_written) {
-            sysctl::write(&change.path, &change.new).map_err(KernelError::refused(format!(
-                "set {} to {}",
-                change.path, change.new
-            )))?;
-        }
+        self.state().placed.changes = content.changes;
         Ok(())
     }
 
@@ -137,17 +182,12 @@ fn plan_forwarding() -> io::Result<Vec<Change>> {
         return Ok(Vec::new());
     }
     let mut changes = Vec::new();
-    let mut links: Vec<String> = Vec::new();
-    for entry in fs::read_dir(LINK_SETTINGS)? {
-        // A link whose name is not UTF-8 is left out, so its setting is not restored.
-        links.extend(entry?.file_name().into_string().ok());
-    }
-    links.sort();
+    let mut links = links()?;
     links.retain(|link| link != "all");
     for link in &links {
         let path = sysctl::ipv6(link, "accept_ra");
         let is_host = sysctl::read(&sysctl::ipv6(link, "forwarding"))? == "0";
-        if link != "default" && link != "lo" && is_host && sysctl::read(&path)? == "1" {
+        if link != "lo" && is_host && sysctl::read(&path)? == "1" {
             changes.push(change(path, "1".into(), "2"));
         }
     }
@@ -158,6 +198,30 @@ fn plan_forwarding() -> io::Result<Vec<Change>> {
         changes.push(change(path, old, "1"));
     }
     Ok(changes)
+}
+
+/// Returns the names that have IPv6 settings, sorted: those of links, `all` and `default`.
+pub(super) fn links() -> io::Result<Vec<String>> {
+    let mut links: Vec<String> = Vec::new();
+    for entry in fs::read_dir(LINK_SETTINGS)? {
+        // A link whose name is not UTF-8 is left out, so its setting is not restored.
+        links.extend(entry?.file_name().into_string().ok());
+    }
+    links.sort();
+    Ok(links)
+}
+
+/// Plans to enable IPv6 on `lo`.
+fn plan_loopback() -> Option<Change> {
+    is_set(LOOPBACK_DISABLED).then(|| Change {
+        path: LOOPBACK_DISABLED.to_owned(),
+        old: "1".into(),
+        new: "0".into(),
+    })
+}
+
+fn is_set(path: &str) -> bool {
+    sysctl::read(path).is_ok_and(|value| value == "1")
 }
 
 /// Plans to raise the limit of receive buffers. The tunnels work with a lower limit, too, so no error is reported.
@@ -223,7 +287,7 @@ fn parse(text: &[u8]) -> Result<Ledger, String> {
     let content: Ledger = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     // Only settings that this node changes are restored, whatever the file says.
     let is_known = |change: &Change| {
-        if change.path == MAX_RECEIVE_BUFFER {
+        if [MAX_RECEIVE_BUFFER, LOOPBACK_DISABLED].contains(&change.path.as_str()) {
             return true;
         }
         let under = change.path.strip_prefix("net/ipv6/conf/");

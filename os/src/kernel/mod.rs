@@ -15,11 +15,19 @@ mod counters;
 mod errors;
 mod exit_routing;
 mod fallback_routes;
+mod forward_probe;
 mod host;
+mod host_watch;
+mod ipv4_overlap;
 mod ledger;
 mod numbers;
 mod packet_filter;
+mod placed;
+mod reconcile;
+mod repair;
 mod request;
+mod route_lookup;
+mod rules;
 mod slots;
 mod sweep;
 mod sysctl;
@@ -28,20 +36,24 @@ mod underlay;
 
 pub use errors::KernelError;
 pub use exit_routing::Exit;
-pub use fallback_routes::{Destination, RouteChange};
-pub use host::{NETWORK_METRIC, NODE_METRIC};
+pub use fallback_routes::{Destination, NextHopRoute, RouteChange};
+pub use host_watch::HostWatch;
 pub use ledger::RECEIVE_BUFFER_BYTES;
 pub use numbers::{
     ALTERNATE_PRIORITY, ALTERNATE_TABLE, DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY,
-    FALLBACK_TABLE, RULE_PRIORITY, TABLE,
+    FALLBACK_TABLE, NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE,
 };
 pub use packet_filter::PacketFilter;
+pub use repair::{HostComparison, Repair, RepairKind};
+pub use route_lookup::Diversion;
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};
 pub use underlay::{Gateway, UplinkAddress, has_ipv6};
 
 use counters::Counters;
+use forward_probe::ForwardProbe;
+use placed::Placed;
 use policies::names::{Slot, Transport};
 use std::{
     collections::BTreeMap,
@@ -58,6 +70,8 @@ pub struct Kernel {
     netlink: rtnetlink::Handle,
     alias: Arc<str>,
     state: Arc<Mutex<State>>,
+    /// Held while the host is changed in several steps, so that a comparison never sees only some of them.
+    host_changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -66,8 +80,12 @@ struct State {
     slots: BTreeMap<Slot, u32>,
     /// The interface index of each server's TAP.
     servers: BTreeMap<Transport, u32>,
-    /// Whether slots forward IPv4 packets, which [`Kernel::apply_ipv4`] configures.
-    forwards_ipv4: bool,
+    /// What the node has put on the host.
+    placed: Placed,
+    /// The user to whom the TAPs belong; `None` before the first one was created.
+    owner_uid: Option<u32>,
+    /// The link by which it is probed whether the host forwards packets; `None` before the first probe.
+    forward_probe: Option<ForwardProbe>,
     /// The result of [`Kernel::accepting_kind`]; the outer option is `None` until it is known.
     accepting: Option<Option<AcceptingKind>>,
     counters: Option<Counters>,
@@ -108,6 +126,7 @@ impl Kernel {
             netlink,
             alias: alias.into(),
             state: Arc::default(),
+            host_changes: Arc::default(),
         })
     }
 

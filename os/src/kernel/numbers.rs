@@ -27,3 +27,10 @@ pub const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::I
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
 /// Protocol number of babeld's routes (linux/rtnetlink.h: `RTPROT_BABEL`).
 pub const BABEL_PROTOCOL: RouteProtocol = RouteProtocol::Babel;
+/// Metric of the `unreachable` route for the node's own range; any other route takes precedence.
+pub const NODE_METRIC: u32 = 4_294_967;
+/// Metric of the `unreachable` route for the network's range.
+pub const NETWORK_METRIC: u32 = 4_294_968;
+/// Metric of the `unreachable` route for a blocked range; it takes precedence over babeld's routes, which
+/// have metric 1024.
+pub const BLOCK_METRIC: u32 = 1;

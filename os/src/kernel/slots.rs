@@ -24,7 +24,7 @@ pub const MTU: u32 = 1400;
 const LAST_VLAN: u16 = 4094;
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
-const TABLE_LOCAL: u32 = 255;
+pub(super) const TABLE_LOCAL: u8 = 255;
 
 /// The kind of link that is used for accepting slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,7 @@ impl Kernel {
             self.state().slots.insert(*slot, link.index);
         }
         self.execute_all(requests).await?;
+        self.state().placed.up.extend(slots.iter().copied());
         Ok(slots)
     }
 
@@ -198,7 +199,8 @@ impl Kernel {
     /// Gives a new slot the settings that all slots have.
     fn configure_slot(&self, name: &str) -> Result<(), KernelError> {
         sysctl::disable_autoconfiguration(name)?;
-        if self.state().forwards_ipv4 {
+        sysctl::enable_ipv6(name)?;
+        if self.state().placed.ipv4.is_some() {
             sysctl::set_ipv4_forwarding(name, true)?;
         }
         Ok(())
@@ -211,6 +213,7 @@ impl Kernel {
         named: Vec<(String, [u8; 6])>,
         owner_uid: u32,
     ) -> Result<Vec<Link>, KernelError> {
+        self.state().owner_uid = Some(owner_uid);
         let mut taps = Vec::new();
         let mut links = Vec::new();
         for (name, mac) in named {
@@ -243,13 +246,16 @@ impl Kernel {
     ///
     /// There is no such dialling slot, or the kernel rejects the change, for instance since the server's TAP is down.
     pub async fn set_up(&self, slot: Slot, me: Prefix) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         if let (Slot::Accepting(transport, vlan), Err(_)) = (slot, self.index(slot)) {
             self.make_accepting_slots(transport, vlan..=vlan, me)
                 .await?;
         }
         let (name, index) = (slot.to_string(), self.index(slot)?);
         self.execute_all([add_link_local(&name, index, me), set_link_up(&name, index)])
-            .await
+            .await?;
+        self.state().placed.up.insert(slot);
+        Ok(())
     }
 
     /// Sets a slot down; babeld then drops its routes through it at once. A slot that was never created is down.
@@ -258,9 +264,11 @@ impl Kernel {
     ///
     /// The kernel rejects the change.
     pub async fn set_down(&self, slot: Slot) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         let Ok(index) = self.index(slot) else {
             return Ok(());
         };
+        self.state().placed.up.remove(&slot);
         let message = LinkUnspec::new_with_index(index).down().build();
         self.execute(set_link(format!("set link {slot} down"), message))
             .await
@@ -273,7 +281,9 @@ impl Kernel {
     ///
     /// There is no such slot, or the kernel rejects the change.
     pub async fn silence(&self, slot: Slot) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         let message = RouteNetlinkMessage::DelRoute(multicast_route(self.index(slot)?));
+        self.state().placed.silenced.insert(slot);
         let request = Request::change(format!("silence {slot}"), message);
         self.execute(request.forgive(&[Errno::ESRCH])).await
     }
@@ -285,12 +295,15 @@ impl Kernel {
     ///
     /// There is no such slot, or the kernel rejects the change.
     pub async fn unsilence(&self, slot: Slot) -> Result<(), KernelError> {
+        let _changing = self.host_changes.lock().await;
         // The route is appended: all slots have one for this destination, and a request to replace it would
         // replace that of another slot.
         let message = RouteNetlinkMessage::NewRoute(multicast_route(self.index(slot)?));
         let request = Request::append(format!("unsilence {slot}"), message);
         self.execute(request.forgive(&[Errno::EEXIST, Errno::ENETDOWN]))
-            .await
+            .await?;
+        self.state().placed.silenced.remove(&slot);
+        Ok(())
     }
 }
 
@@ -328,18 +341,21 @@ fn create_link(name: &str, message: LinkMessage) -> Request {
     )
 }
 
-fn set_link(doing: String, message: LinkMessage) -> Request {
+/// Builds a request that changes a link.
+pub(super) fn set_link(doing: String, message: LinkMessage) -> Request {
     Request::change(doing, RouteNetlinkMessage::SetLink(message))
 }
 
-fn set_link_up(name: &str, index: u32) -> Request {
+/// Builds a request that sets a link up.
+pub(super) fn set_link_up(name: &str, index: u32) -> Request {
     set_link(
         format!("set link {name} up"),
         LinkUnspec::new_with_index(index).up().build(),
     )
 }
 
-fn add_link_local(name: &str, index: u32, me: Prefix) -> Request {
+/// Builds a request that gives a slot its link-local address.
+pub(super) fn add_link_local(name: &str, index: u32, me: Prefix) -> Request {
     let mut message = address_message(index, wire::overlay::link_local(me).into(), 64);
     // Without a carrier, duplicate address detection would never complete.
     message.header.flags = AddressHeaderFlags::Nodad;
@@ -363,11 +379,11 @@ pub(super) fn address_message(index: u32, address: IpAddr, length: u8) -> Addres
 }
 
 /// Builds the route by which multicast packets leave a link, exactly as the kernel adds it.
-fn multicast_route(index: u32) -> RouteMessage {
+pub(super) fn multicast_route(index: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
         .destination_prefix(Ipv6Addr::from_bits(0xff << 120), 8)
         .output_interface(index)
-        .table_id(TABLE_LOCAL)
+        .table_id(TABLE_LOCAL.into())
         .kind(RouteType::Multicast)
         .protocol(RouteProtocol::Kernel)
         // IP6_RT_PRIO_ADDRCONF of net/ip6_route.h.

@@ -1,15 +1,18 @@
 //! Removes everything that a node left in this network namespace, and nothing else.
 
 use super::{
-    ALIAS_PREFIX, Kernel, KernelError, State, exit_routing, host, numbers::FAMILIES,
-    request::Request, slots::server_name,
+    ALIAS_PREFIX, Kernel, KernelError, State, exit_routing,
+    numbers::FAMILIES,
+    placed::Placed,
+    request::Request,
+    rules::{delete_rule, is_same_rule, table_rules},
+    slots::server_name,
 };
 use nix::errno::Errno;
 use policies::names::{Slot, Transport};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
-    rule::{RuleAttribute, RuleMessage},
 };
 use std::path::{Path, PathBuf};
 
@@ -47,6 +50,9 @@ impl Kernel {
         if let Some(root) = self.other_node().await? {
             return Err(KernelError::OtherNode { root });
         }
+        // From now on nothing of what is removed here is restored.
+        self.state().placed = Placed::default();
+        let _changing = self.host_changes.lock().await;
         let babel = self.flush_babel_routes().await;
         let host = self.leave_host().await;
         let rules = self.delete_rules().await;
@@ -84,35 +90,16 @@ impl Kernel {
     async fn delete_rules(&self) -> Result<usize, KernelError> {
         let mut found = Vec::new();
         for family in FAMILIES {
-            let by_table = host::RULES.map(|(table, priority)| host::rule(family, table, priority));
-            let known: Vec<_> = by_table
-                .into_iter()
-                .chain(exit_routing::rule_messages())
-                .collect();
-            let mut query = RuleMessage::default();
-            query.header.family = family;
-            let query = RouteNetlinkMessage::GetRule(query);
-            self.dump("list rules", query, |entry| {
-                // A kernel without IPv6 lists the rules of the other families.
-                if let RouteNetlinkMessage::NewRule(rule) = entry
-                    && rule.header.family == family
-                {
-                    found.extend(
-                        known
-                            .iter()
-                            .find(|known| is_same_rule(known, &rule))
-                            .cloned(),
-                    );
-                }
-            })
-            .await?;
+            let by_table = table_rules(family).into_iter();
+            let known: Vec<_> = by_table.chain(exit_routing::rule_messages()).collect();
+            let rules = self.rules(family).await?;
+            found.extend(rules.iter().filter_map(|rule| {
+                let mut known = known.iter();
+                known.find(|known| is_same_rule(known, rule)).cloned()
+            }));
         }
         let count = found.len();
-        let delete = |rule| {
-            Request::change("delete a rule", RouteNetlinkMessage::DelRule(rule))
-                .forgive(&[Errno::ENOENT])
-        };
-        self.execute_all(found.into_iter().map(delete)).await?;
+        self.execute_all(found.into_iter().map(delete_rule)).await?;
         Ok(count)
     }
 
@@ -127,6 +114,7 @@ impl Kernel {
         })
         .await?;
         let count = taps.len() + accepting.len();
+        self.state().forward_probe = None;
         // Deleting a TAP deletes its accepting slots, which is faster than deleting them one by one.
         for indexes in [taps, accepting] {
             let delete = |index| {
@@ -173,21 +161,6 @@ fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
         Slot::Dialling(_) => Some(OwnLink::Tap),
         Slot::Accepting(..) => Some(OwnLink::AcceptingSlot),
     }
-}
-
-/// Returns whether a rule of the kernel has the family, priority, action and table of a rule that nodes add.
-fn is_same_rule(known: &RuleMessage, rule: &RuleMessage) -> bool {
-    let priority = |rule: &RuleMessage| {
-        rule.attributes.iter().find_map(|part| match part {
-            RuleAttribute::Priority(priority) => Some(*priority),
-            _ => None,
-        })
-    };
-    let key = |rule: &RuleMessage| {
-        let header = &rule.header;
-        (header.family, header.table, header.action, priority(rule))
-    };
-    key(known) == key(rule)
 }
 
 /// Kinds of links that belong to a node.

@@ -102,6 +102,13 @@ impl Tap {
     }
 }
 
+impl From<Tap> for OwnedFd {
+    /// Returns the descriptor, by which frames are read and written; the link disappears with it.
+    fn from(tap: Tap) -> Self {
+        tap.0
+    }
+}
+
 /// Returns a tun device node that a child with this user and group id can open. That is `/dev/net/tun` if
 /// its mode allows it; otherwise a node is created at `path`, with mode 0660 and group `gid`, in a directory with
 /// mode 0711.

@@ -1,6 +1,6 @@
 //! Reads the host's own connectivity, which carries the tunnels: addresses, gateways, address families.
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, forward_probe, numbers::FAMILIES};
 use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, socket};
 use policies::names::{Slot, Transport};
 use rtnetlink::packet_route::{
@@ -23,6 +23,8 @@ pub struct UplinkAddress {
     pub address: IpAddr,
     /// The prefix length of the address, in bits.
     pub prefix_length: u8,
+    /// Whether the link has a default route, or is the host's only uplink. Others are mostly bridges of containers, or other VPNs.
+    pub is_main: bool,
 }
 
 impl UplinkAddress {
@@ -63,6 +65,24 @@ impl Kernel {
     ///
     /// The kernel rejects the request.
     pub async fn addresses(&self) -> Result<Vec<UplinkAddress>, KernelError> {
+        let found = self.addresses_of_uplinks().await?.into_iter();
+        Ok(found.map(|(address, _)| address).collect())
+    }
+
+    /// Returns those of [`Self::addresses`] on main uplinks with a carrier.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects the request.
+    pub async fn connected_uplinks(&self) -> Result<BTreeSet<UplinkAddress>, KernelError> {
+        let found = self.addresses_of_uplinks().await?.into_iter();
+        let connected =
+            found.filter(|(address, flags)| address.is_main && flags.contains(LinkFlags::LowerUp));
+        Ok(connected.map(|(address, _)| address).collect())
+    }
+
+    /// Returns the host's addresses, sorted, each with the flags of its link.
+    async fn addresses_of_uplinks(&self) -> Result<Vec<(UplinkAddress, LinkFlags)>, KernelError> {
         let mut found = Vec::new();
         let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.dump("list addresses", query, |entry| {
@@ -72,16 +92,45 @@ impl Kernel {
         })
         .await?;
         let uplinks = self.uplinks(found.iter().map(|(index, ..)| *index)).await?;
+        let main = match uplinks.len() {
+            0 | 1 => None,
+            _ => Some(self.default_links().await?),
+        };
         let on_uplink = |(index, address, prefix_length)| {
-            Some(UplinkAddress {
-                link: uplinks.get(&index)?.clone(),
+            let (link, flags) = uplinks.get(&index)?.clone();
+            let is_main = main.as_ref().is_none_or(|main| main.contains(&index));
+            let address = UplinkAddress {
+                link,
                 address,
                 prefix_length,
-            })
+                is_main,
+            };
+            Some((address, flags))
         };
         let mut found: Vec<_> = found.into_iter().filter_map(on_uplink).collect();
-        found.sort();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(found)
+    }
+
+    /// Returns the indexes of the links of the default routes in the main table.
+    async fn default_links(&self) -> Result<BTreeSet<u32>, KernelError> {
+        let mut links = BTreeSet::new();
+        for family in FAMILIES {
+            let routes = self.routes(family, RouteHeader::RT_TABLE_MAIN).await?;
+            let is_default = |route: &&RouteMessage| {
+                route.header.destination_prefix_length == 0
+                    && route.header.kind == RouteType::Unicast
+            };
+            let parts = routes
+                .iter()
+                .filter(is_default)
+                .flat_map(|route| &route.attributes);
+            links.extend(parts.filter_map(|part| match part {
+                RouteAttribute::Oif(link) => Some(*link),
+                _ => None,
+            }));
+        }
+        Ok(links)
     }
 
     /// Returns the next hops of the default routes in the main table, the preferred one first.
@@ -111,7 +160,7 @@ impl Kernel {
         let on_uplink = |(index, address, metric)| {
             Some(Gateway {
                 metric,
-                link: uplinks.get(&index)?.clone(),
+                link: uplinks.get(&index)?.0.clone(),
                 address,
             })
         };
@@ -120,17 +169,20 @@ impl Kernel {
         Ok(found)
     }
 
-    /// Returns the names of those of these links that are up and neither loopback nor slots, by index.
+    /// Returns the names and flags of those of these links that are up and neither loopback nor slots, by index.
     ///
     /// Each is requested by itself, since a list of all links takes 900 KiB with 66 slots.
     async fn uplinks(
         &self,
         indexes: impl Iterator<Item = u32>,
-    ) -> Result<BTreeMap<u32, String>, KernelError> {
+    ) -> Result<BTreeMap<u32, (String, LinkFlags)>, KernelError> {
         let mut uplinks = BTreeMap::new();
         for index in indexes.collect::<BTreeSet<_>>() {
-            let name = self.link(index).await?.as_ref().and_then(uplink_name);
-            uplinks.extend(name.map(|name| (index, name)));
+            if let Some(link) = self.link(index).await?
+                && let Some(name) = uplink_name(&link)
+            {
+                uplinks.insert(index, (name, link.header.flags));
+            }
         }
         Ok(uplinks)
     }
@@ -145,13 +197,14 @@ fn uplink_name(link: &LinkMessage) -> Option<String> {
     })?;
     let is_uplink = flags.contains(LinkFlags::Up)
         && !flags.contains(LinkFlags::Loopback)
-        && !is_slot_name(&name);
+        && !is_link_of_node(&name);
     is_uplink.then_some(name)
 }
 
-fn is_slot_name(name: &str) -> bool {
+/// Returns whether a link of a node has this name.
+pub(super) fn is_link_of_node(name: &str) -> bool {
     let servers = [Transport::Udp, Transport::Tcp].map(super::slots::server_name);
-    name.parse::<Slot>().is_ok() || servers.contains(&name)
+    name.parse::<Slot>().is_ok() || servers.contains(&name) || name == forward_probe::LINK
 }
 
 /// Returns the index of the link, the address and its prefix length, if other hosts could use the address.

@@ -266,6 +266,7 @@ fn the_underlay_is_reported_without_our_links() {
             link: "up0".into(),
             address: address.parse().unwrap(),
             prefix_length,
+            is_main: true,
         };
         let expected = [uplink("192.0.2.7", 24), uplink("2001:db8:1::7", 64)];
         assert_eq!(k.addresses().await.unwrap(), expected);
@@ -300,5 +301,33 @@ fn temporary_and_deprecated_addresses_are_no_addresses_to_dial() {
             .map(|found| found.address.to_string())
             .collect();
         assert_eq!(found, ["192.0.2.7", "192.0.2.8", "2001:db8:1::7"]);
+    });
+}
+
+#[test]
+fn addresses_on_links_without_a_default_route_are_marked() {
+    check(|netns| async move {
+        make_uplink();
+        run("ip addr add 192.0.2.7/24 dev up0");
+        run("ip link add br-1 type bridge");
+        run("ip addr add 172.18.0.1/16 dev br-1");
+        run("ip link set br-1 up");
+        run("ip route add default via 192.0.2.1 dev up0");
+        let found = netns.kernel.addresses().await.unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| (found.address.to_string(), found.is_main))
+            .collect();
+        let expected = [("172.18.0.1", false), ("192.0.2.7", true)];
+        assert_eq!(
+            found,
+            expected.map(|(address, is_main)| (address.to_owned(), is_main))
+        );
+        let connected = netns.kernel.connected_uplinks().await.unwrap();
+        assert_eq!(connected.len(), 1);
+        run("ip link set up1 down");
+        let is_lost = |seen: &str| seen.contains("NO-CARRIER");
+        crate::netns::until("ip link show up0", is_lost);
+        assert!(netns.kernel.connected_uplinks().await.unwrap().is_empty());
     });
 }

@@ -6,9 +6,11 @@
 )]
 
 mod exit_routing;
+mod forward_probe;
 mod frames;
 mod host;
 mod netns;
 mod packet_filter;
 mod path_mtu;
+mod reconcile;
 mod slots;

@@ -86,6 +86,7 @@ fn announcement_fields() -> Vec<(&'static str, Value)> {
         ("network_applied", document_version()),
         ("revocations_version", document_version()),
         ("unreachable", list(&text_like("9/16"), wire::text::FEW)),
+        ("instance", document_version()),
     ]
 }
 
@@ -176,6 +177,7 @@ fn answer(call: Call) -> &'static [&'static str] {
             "network_version",
             "revocations_version",
             "renew",
+            "other_machine",
             "nodes",
         ],
         Call::Depart => &["version", "certificates"],

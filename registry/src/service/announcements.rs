@@ -59,6 +59,7 @@ impl RegistryService {
         self.storage.store_announcement(member.prefix, &stored)?;
         tracing::debug!(prefix = %member.prefix, endpoints = stored.endpoints.len(), "announcement stored");
         self.directory.announce(member.prefix, stored);
+        let other_machine = self.note_machine(member.prefix, from, announcement.instance, now);
         self.directory
             .report_unreachable(member.prefix, &announcement.unreachable, now);
         let (network_version, revocations_version) = (self.network.0.version, self.revocations.0);
@@ -71,8 +72,23 @@ impl RegistryService {
             network_version,
             revocations_version,
             renew: member.states_old_name(),
+            other_machine,
             nodes: Some(self.directory.count()),
         })
+    }
+
+    /// Returns the address of another machine that announces itself with the same certificate.
+    fn note_machine(
+        &mut self,
+        prefix: Prefix,
+        from: IpAddr,
+        instance: u64,
+        now: UnixSeconds,
+    ) -> Option<IpAddr> {
+        let machine = (instance, from.to_canonical());
+        let other = self.directory.note_machine(prefix, machine, now)?;
+        tracing::warn!(%prefix, %from, %other, "two machines announce themselves with one certificate, probably a clone: give one of them an identity of its own by warren join --replace -");
+        Some(other)
     }
 
     /// Returns random nodes that can be dialled, at most `count` and at most [`MAX_NODES`]; `from` is the address of the

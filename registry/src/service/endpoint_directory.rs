@@ -1,6 +1,10 @@
 //! Keeps the valid announcements, and selects the nodes to which newcomers are referred.
 
-use crate::{clock::UnixSeconds, service::limits::SourceNetwork, store::StoredAnnouncement};
+use crate::{
+    clock::UnixSeconds,
+    service::{limits::SourceNetwork, machines::Machines},
+    store::StoredAnnouncement,
+};
 use policies::names::{Endpoint, Prefix};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +32,8 @@ struct Entry {
     times_selected: u64,
     /// The nodes that could not dial this one, with the times of their reports.
     reporters: Vec<(Prefix, UnixSeconds)>,
+    /// The machines that announced themselves as this node.
+    machines: Machines,
 }
 
 impl Entry {
@@ -104,6 +110,17 @@ impl EndpointDirectory {
             entry.times_selected = entry.times_selected.max(lowest);
         }
         entry.announcement = announcement;
+    }
+
+    /// Records the number of the daemon that has announced itself as this node. Returns the address of another machine that does so in turn.
+    pub(super) fn note_machine(
+        &mut self,
+        prefix: Prefix,
+        (instance, from): (u64, IpAddr),
+        now: UnixSeconds,
+    ) -> Option<IpAddr> {
+        let entry = self.entries.get_mut(&prefix)?;
+        entry.machines.announce(instance, from, now)
     }
 
     /// Records that `reporter` could not dial these nodes.

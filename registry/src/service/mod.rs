@@ -9,6 +9,7 @@ mod endpoint_directory;
 pub mod error;
 mod invitations;
 pub mod limits;
+mod machines;
 mod operator;
 mod parameters;
 mod prefix_lengths;

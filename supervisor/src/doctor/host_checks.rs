@@ -47,10 +47,10 @@ fn ipv6(examined: &Examined) -> Check {
         .as_deref()
     {
         Some("0") => Check::ok("ipv6", "IPv6 is enabled"),
-        Some(_) => Check::failed(
+        Some(_) => Check::warning(
             "ipv6",
-            "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)",
-            "enable it: sysctl net.ipv6.conf.all.disable_ipv6=0, and in /etc/sysctl.d",
+            "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6); the daemon enables it on lo and its own links only",
+            "nothing, unless the node should be dialled by IPv6: sysctl net.ipv6.conf.all.disable_ipv6=0",
         ),
         None => Check::failed(
             "ipv6",
@@ -124,7 +124,7 @@ fn forwarding(examined: &Examined) -> Check {
         (Daemon::Running { .. }, false) => Check::failed(
             ID,
             "IPv6 forwarding is off, although the daemon turned it on",
-            "find what turned it off (sysctl.d, a firewall script), then: systemctl restart warren",
+            "the daemon turns it on again within seconds; if it stays off, see journalctl -u warren",
         ),
         (Daemon::NotRunning | Daemon::Unknown(_), false) => {
             Check::ok(ID, "IPv6 forwarding is off; the daemon turns it on")
@@ -228,7 +228,7 @@ fn networkd(examined: &Examined) -> Check {
     }
     Check::warning(
         ID,
-        "systemd-networkd removes the routes and rules of other programs when it restarts",
+        "systemd-networkd removes the routes and rules of other programs when it restarts; the daemon restores its own",
         "set ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no in /etc/systemd/networkd.conf",
     )
 }

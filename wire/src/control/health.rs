@@ -40,7 +40,7 @@ pub struct FindingEntry {
 pub struct OwnEndpointEntry {
     /// The endpoint: `udp:192.0.2.7:1194`.
     pub endpoint: String,
-    /// How the node learnt it: `configured`, `port-mapping` or `host-address`.
+    /// How the node learnt it: `configured`, `port-mapping`, `host-address` or, for a link without a default route, `other-link`.
     pub source: String,
     /// Whether its address is private.
     pub is_private: bool,

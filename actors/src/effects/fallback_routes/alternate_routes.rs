@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 use policies::{
     alternates::{NextHop, alternate},
     names::Prefix,
-    observation::{Phase, Route},
+    observation::{INFINITY, Phase, Route},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +42,17 @@ impl AlternateRoutes {
 
     pub(super) fn unblock(&mut self, range: Destination) {
         self.blocked.remove(&range);
+    }
+
+    pub(super) fn is_blocked(&self, range: Destination) -> bool {
+        self.blocked.contains(&range)
+    }
+
+    /// Returns the nodes to which babeld has installed a route that leads somewhere.
+    pub(super) fn installed(&self) -> impl Iterator<Item = Prefix> {
+        let routes = self.routes.iter();
+        let installed = routes.filter(|route| route.installed && route.metric != INFINITY);
+        installed.map(|route| route.node)
     }
 
     /// Returns all known routes to a node.

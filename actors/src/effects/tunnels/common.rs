@@ -4,7 +4,7 @@ use super::command_line::OpenvpnFiles;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     live_settings::SharedLiveSettings,
-    messages::{Decided, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
+    messages::{Decided, KeyShared, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
     store::{DialHistory, Loss, TunnelTable},
 };
 use actix::Recipient;
@@ -19,11 +19,13 @@ use policies::{
     observation::{Phase, TunnelReading},
     orders::CloseReason,
     route_checks::RouteChecks,
+    shared_keys::SharedKeys,
     units::Uptime,
 };
 use std::{
     cell::{Cell, RefCell},
     ffi::OsString,
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
 };
@@ -66,6 +68,8 @@ pub struct Facts {
     pub decided: Recipient<Decided>,
     /// The receiver of `WaitOverdue`.
     pub overdue: Recipient<WaitOverdue>,
+    /// The receiver of `KeyShared`.
+    pub key_shared: Recipient<KeyShared>,
 }
 
 /// What servers and dials share.
@@ -82,6 +86,7 @@ pub(super) struct Common {
     pub(super) is_shutting_down: Cell<bool>,
     pub(super) live_settings: SharedLiveSettings,
     pub(super) route_checks: Rc<RefCell<RouteChecks>>,
+    pub(super) shared_keys: Rc<RefCell<SharedKeys>>,
 }
 
 impl Common {
@@ -138,6 +143,16 @@ impl Common {
             .get(&peer)
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Returns the address from which this peer has dialled a tunnel that exists, over either transport.
+    pub(super) fn address_of(&self, peer: Prefix) -> Option<IpAddr> {
+        let table = self.table.borrow();
+        let accepted = table.tunnels.values();
+        let mut accepted = accepted
+            .filter(|tunnel| tunnel.peer == peer && matches!(tunnel.slot, Slot::Accepting(..)));
+        let endpoint = accepted.next()?.endpoint?;
+        Some(endpoint.address.ip().to_canonical())
     }
 
     /// Adds a new tunnel to the table, and reports it.

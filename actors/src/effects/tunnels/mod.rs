@@ -16,6 +16,7 @@ mod revocation;
 mod rolling_restart;
 mod server;
 mod shutdown;
+mod uplink;
 
 pub use command_line::OpenvpnFiles;
 pub use common::{Facts, TunnelSettings};
@@ -123,6 +124,7 @@ impl Tunnels {
             restart_lock,
             settings: live_settings,
             route_checks,
+            shared_keys,
             ..
         } = store;
         let common = Common {
@@ -138,6 +140,7 @@ impl Tunnels {
             is_shutting_down: Cell::new(false),
             live_settings,
             route_checks,
+            shared_keys,
         };
         Self {
             common,

@@ -60,12 +60,18 @@ findings! {
     /// The network has revoked the node's certificate.
     Revoked Error "revoked"
         "ask the operator of the registry for an invitation, then: warren join --replace -";
+    /// Another machine uses this node's key, so packets to the node go to either.
+    OwnKeyShared Error "own_key_shared"
+        "probably one machine is a clone of the other: give one of them an identity of its own by warren join --replace -";
     /// The node's certificate has expired.
     CertificateExpired Error "certificate_expired"
         "check that the registry can be reached and that this host's clock is right; the node renews by itself then";
     /// babeld does not answer, so no route is kept. It is started again after ten seconds.
     BabeldDown Error "babeld_down"
         "see journalctl -u warren; warren doctor looks for another babeld and for a wrong version";
+    /// babeld has a route to a node, but packets to it leave by another link than a tunnel, or are dropped.
+    RoutesDiverted Error "routes_diverted"
+        "ip -6 rule shows the rules before 31999: let the other program (mostly a VPN) leave out the network's range, or give its rules priorities above 32006";
     /// Tunnels exist, but nothing arrives by any of them.
     Disconnected Error "disconnected"
         "check this host's uplink and firewall";
@@ -99,6 +105,24 @@ findings! {
     /// The router in front of the host maps no port to it, or not all.
     PortMappingMissing Degraded "port_mapping_missing"
         "allow PCP, NAT-PMP or UPnP on the router, or forward the ports by hand and list them under endpoints";
+    /// Two machines have dialled this node with one key; the one that came first keeps its tunnel.
+    PeerKeyShared Degraded "peer_key_shared"
+        "probably one machine is a clone of the other: give one of them an identity of its own by warren join --replace -";
+    /// The network's IPv4 range overlaps a network of the host, so the node has no IPv4.
+    Ipv4Overlap Degraded "ipv4_overlap"
+        "let the operator of the registry choose another range (warren registry set ipv4), or change the network of this host";
+    /// A firewall drops what the node should forward for others.
+    TransitBlocked Degraded "transit_blocked"
+        "allow forwarding between links wrn*: ip6tables -I FORWARD -i wrn+ -o wrn+ -j ACCEPT (with Docker in the chain DOCKER-USER); or set transit: leaf";
+    /// Another program, mostly a second babeld, shares babeld's port, so that each receives some packets of the other.
+    AnotherBabeld Degraded "another_babeld"
+        "stop the other babeld: systemctl disable --now babeld";
+    /// Another program removes or changes the node's rules, routes, addresses, settings or links again and again.
+    HostChanged Degraded "host_changed"
+        "for systemd-networkd, set ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no in /etc/systemd/networkd.conf; otherwise look for another VPN or a firewall script";
+    /// Something that the node needs on the host is missing, and cannot be restored.
+    HostNotRestored Degraded "host_not_restored"
+        "see journalctl -u warren; in a container, allow the change or make it from outside";
     /// The network asks for newer software.
     SoftwareOutdated Degraded "software_outdated"
         "install a newer release of warren";
@@ -111,6 +135,9 @@ findings! {
     /// No other node has dialled this one for a while.
     NotReached Information "not_reached"
         "open the ports of listen in firewalls, and forward them on the router";
+    /// Routing rules of other programs are consulted before the node's own.
+    EarlierRules Information "earlier_rules"
+        "nothing, as long as all nodes can be reached; ip -6 rule shows the rules";
     /// Changed keys of the configuration are not in force yet.
     RestartPending Information "restart_pending"
         "systemctl restart warren";

@@ -1,5 +1,6 @@
 //! The counters of events. A counter exists from the start, at 0, for each possible value of its labels.
 
+use os::kernel::RepairKind;
 use policies::{
     histogram::{Histogram, SPAN_BOUNDS},
     names::Role,
@@ -53,6 +54,8 @@ pub struct Counts {
     pub overdue: BTreeMap<Wait, u64>,
     /// Number of times that a neighbour announced routes that cannot be its own, by what was wrong with them.
     pub suspicious_routes: BTreeMap<SuspicionKind, u64>,
+    /// Number of things on the host that others had removed or changed and that were restored.
+    pub host_repairs: BTreeMap<RepairKind, u64>,
     /// Number of calls that the registry answered.
     pub registry_answered: u64,
     /// Number of calls to the registry that failed.
@@ -102,6 +105,7 @@ impl Counts {
             closed: closed.map(|key| (key, 0)).collect(),
             overdue: Wait::ALL.iter().map(|wait| (*wait, 0)).collect(),
             suspicious_routes: SuspicionKind::ALL.iter().map(|kind| (*kind, 0)).collect(),
+            host_repairs: RepairKind::ALL.iter().map(|kind| (*kind, 0)).collect(),
             registry_answered: 0,
             registry_failed: 0,
             candidate_probes_answered: 0,

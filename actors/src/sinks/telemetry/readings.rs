@@ -1,11 +1,14 @@
 //! Records the readings of links, routes, processes and the registry in the snapshot.
 
 use super::{
-    records::Served,
+    counts::increment,
+    records::{REPAIRS_KEPT, SHARED_KEYS_KEPT, Served},
     snapshot::{RESTARTS_KEPT, Snapshot},
 };
 use crate::live_settings::{LiveSettings, Mode};
-use crate::messages::{LinksSampled, ProcessesRead, RegistryContacted, RoutesRead};
+use crate::messages::{
+    HostRepaired, KeyShared, LinksSampled, ProcessesRead, RegistryContacted, RoutesRead,
+};
 use policies::{
     names::{Prefix, Slot},
     observation::INFINITY,
@@ -125,6 +128,31 @@ impl Snapshot {
         registry.is_certificate_rejected = fact.is_certificate_rejected;
         registry.hidden_nodes = fact.hidden_nodes.unwrap_or(0);
         registry.listed_peers = fact.listed_peers;
+        registry.other_machine = fact.other_machine;
+    }
+}
+
+impl Snapshot {
+    /// Records that two machines have dialled this node with one key.
+    pub fn on_key_shared(&mut self, fact: &KeyShared) {
+        let nodes = Arc::make_mut(&mut self.shared_keys);
+        nodes.insert(fact.peer, (fact.at, fact.addresses));
+        while nodes.len() > SHARED_KEYS_KEPT {
+            nodes.pop_first();
+        }
+    }
+
+    /// Counts what was restored on the host, and keeps the last moments and objects.
+    pub fn on_host_repaired(&mut self, fact: HostRepaired) {
+        let counts = Arc::make_mut(&mut self.counts);
+        fact.repairs
+            .iter()
+            .for_each(|repair| increment(&mut counts.host_repairs, repair.kind));
+        let last = &mut Arc::make_mut(&mut self.host).repairs;
+        last.push_back((fact.at, fact.repairs));
+        while last.len() > REPAIRS_KEPT {
+            last.pop_front();
+        }
     }
 }
 

@@ -1,10 +1,28 @@
 //! The parts of a snapshot that describe the node, its decisions and its calls to the registry.
 
+use crate::messages::HostCompared;
+use os::kernel::Repair;
 use policies::{
     names::{Prefix, Slot},
     units::Uptime,
 };
+use std::{collections::VecDeque, net::IpAddr};
 use wire::overlay::Network;
+
+/// Number of repairs of the host whose time is kept.
+pub const REPAIRS_KEPT: usize = 16;
+
+/// What other programs did to the node's part of the host.
+#[derive(Clone, Debug, Default)]
+pub struct HostRecord {
+    /// The last comparison.
+    pub comparison: HostCompared,
+    /// When something was last restored, and what; at most `REPAIRS_KEPT` moments.
+    pub repairs: VecDeque<(Uptime, Vec<Repair>)>,
+}
+
+/// Number of nodes whose key two machines share that are remembered.
+pub const SHARED_KEYS_KEPT: usize = 16;
 
 /// What is known of the node when the daemon starts. Only `dry_run` can change later.
 #[derive(Clone, Debug)]
@@ -64,6 +82,8 @@ pub struct RegistryContact {
     pub clock_offset_s: Option<i64>,
     /// The number of nodes whose private endpoints the registry does not show to this node.
     pub hidden_nodes: u32,
+    /// The address of another machine that announces itself with this node's certificate.
+    pub other_machine: Option<IpAddr>,
 }
 
 /// When readings were last taken; `None` before the first one. A reading that fails leaves the time as it is.

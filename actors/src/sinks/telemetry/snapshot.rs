@@ -4,7 +4,7 @@
 //! actor continues from the last published snapshot. Successive snapshots share the parts that have not changed
 //! ([`Arc`]).
 
-pub use super::records::{Entry, NodeDescription, ReadTimes, RegistryContact, Served};
+pub use super::records::{Entry, HostRecord, NodeDescription, ReadTimes, RegistryContact, Served};
 use super::{
     children::Children,
     counts::{Counts, DrainOutcome, increment},
@@ -27,6 +27,7 @@ use policies::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -100,6 +101,10 @@ pub struct Snapshot {
     pub pending_restart: Arc<Vec<String>>,
     /// When babeld and the OpenVPN servers were last restarted, by name; at most `RESTARTS_KEPT` each.
     pub restarts: Arc<BTreeMap<String, VecDeque<Uptime>>>,
+    /// What others did to the node's part of the host.
+    pub host: Arc<HostRecord>,
+    /// Nodes whose key two machines use, and from where these came.
+    pub shared_keys: Arc<BTreeMap<Prefix, (Uptime, [IpAddr; 2])>>,
     /// The counters of events.
     pub counts: Arc<Counts>,
     /// The last entries of the log for `warren why`, oldest first.
@@ -157,6 +162,8 @@ impl Snapshot {
             reached: BTreeMap::new(),
             pending_restart: Arc::default(),
             restarts: Arc::default(),
+            host: Arc::default(),
+            shared_keys: Arc::default(),
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             entries_logged: 0,

@@ -8,7 +8,7 @@ use crate::messages::PeerSource;
 use files::Access;
 use membership::node_names::{CertifiedName, MAX_NAMES, NameChanges};
 use policies::names::{Endpoint, InvalidName, Prefix};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use std::{
     io,
     path::Path,
@@ -54,6 +54,25 @@ pub enum DiskError {
     Broken(String),
 }
 
+/// `ENFILE` and `EMFILE` (errno(3)): the host or the process has no more file descriptors.
+const NO_DESCRIPTORS: [i32; 2] = [23, 24];
+
+impl DiskError {
+    /// Returns whether the host lacks what is needed to open the file, which may be good itself.
+    fn is_of_host(&self) -> bool {
+        match self {
+            Self::Open(error) => error
+                .raw_os_error()
+                .is_some_and(|code| NO_DESCRIPTORS.contains(&code)),
+            Self::Sql(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory | ErrorCode::DiskFull)
+            ),
+            Self::Version(_) | Self::Broken(_) => false,
+        }
+    }
+}
+
 /// The open file; `None` if it cannot be used, so that nothing is stored.
 #[derive(Clone)]
 pub struct Disk(Option<Arc<Mutex<Connection>>>);
@@ -61,10 +80,13 @@ pub struct Disk(Option<Arc<Mutex<Connection>>>);
 impl Disk {
     /// Opens the file and reads all rows.
     ///
-    /// A bad file is renamed to `NAME.bad` and created again. If that fails too, nothing is stored: a node starts even
-    /// without its cache.
+    /// A bad file is renamed to `NAME.bad` and created again. If that fails too, or if the host lacks file descriptors or space,
+    /// nothing is stored: a node starts even without its cache.
     pub fn open(path: &Path) -> (Self, Vec<Row>) {
         let opened = open(path).or_else(|error| {
+            if error.is_of_host() {
+                return Err(error);
+            }
             tracing::warn!(path = %path.display(), error = %Chain(&error), "bad peer cache set aside as NAME.bad: peers are asked for again");
             set_aside(path);
             open(path)
@@ -72,7 +94,7 @@ impl Disk {
         match opened {
             Ok((connection, rows)) => (Self(Some(Arc::new(Mutex::new(connection)))), rows),
             Err(error) => {
-                tracing::error!(path = %path.display(), error = %Chain(&error), "cannot create the peer cache; peers are lost when the daemon restarts");
+                tracing::error!(path = %path.display(), error = %Chain(&error), "cannot use the peer cache; what is learnt of peers is lost when the daemon restarts");
                 (Self(None), Vec::new())
             }
         }
@@ -276,6 +298,14 @@ mod tests {
         rows.iter()
             .map(|row| (row.peer, Some(row.clone())))
             .collect()
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_for_lack_of_descriptors_is_not_taken_for_a_bad_one() {
+        let is_of_host = |code| DiskError::Open(io::Error::from_raw_os_error(code)).is_of_host();
+        assert!(is_of_host(24));
+        assert!(!is_of_host(21), "a folder in its place");
+        assert!(!DiskError::Broken("page 2".to_owned()).is_of_host());
     }
 
     #[track_caller]

@@ -4,8 +4,8 @@ use super::*;
 use membership::documents::is_private;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of uplinks, of these public ones
-    /// before private ones, and UDP before TCP.
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these public ones
+    /// before private ones, those of main uplinks before those of bridges and other VPNs, and UDP before TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -14,9 +14,13 @@ impl RegistryClient {
         let announces_private = private.are_announced();
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
-        found.extend(&self.uplinks);
+        found.extend(self.uplinks.keys());
         found.retain(|endpoint| dialable(*endpoint, *network, announces_private).is_ok());
-        found.sort_by_key(|endpoint| (is_private(*endpoint), endpoint.transport));
+        let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
+        found.sort_by_key(|endpoint| {
+            let transport = endpoint.transport;
+            (is_private(*endpoint), is_beside(endpoint), transport)
+        });
         let all = live_settings.endpoints.iter().chain(&found).copied();
         all.filter(|endpoint| seen.insert(*endpoint))
             .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)
@@ -32,6 +36,7 @@ impl RegistryClient {
             network_version: node.network_version,
             network_applied: self.applied.oldest(),
             revocations_version: node.revocations_version,
+            instance: self.instance,
             ..Announcement::default()
         }
     }
@@ -80,6 +85,7 @@ impl RegistryClient {
                 let is_first = self.last_announcement.is_none();
                 self.last_announcement = Some(announcement);
                 self.failed_endpoints = None;
+                self.note_other_machine(announced.other_machine);
                 let third = Duration::from_secs(announced.ttl_s) / 3;
                 self.announce_at = now + third.clamp(Duration::from_secs(1), MAX_ANNOUNCE_INTERVAL);
                 for rejected in announced.rejected_endpoints {

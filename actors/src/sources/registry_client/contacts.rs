@@ -37,11 +37,20 @@ impl RegistryClient {
             is_certificate_rejected: error.is_some_and(RegistryApiError::is_certificate_rejected),
             hidden_nodes: self.hidden_nodes,
             listed_peers: self.listed_peers,
+            other_machine: self.other_machine,
             clock_offset_s: date.map(|date| seconds_ahead(date, wall())),
         };
         self.contact_readers
             .iter()
             .for_each(|reader| offer(reader, contact.clone()));
+    }
+
+    /// Records whether another machine announces itself with this node's certificate.
+    pub(super) fn note_other_machine(&mut self, other: Option<IpAddr>) {
+        if let Some(other) = other.filter(|_| self.other_machine.is_none()) {
+            tracing::error!(%other, "another machine uses the key of this node, probably a clone of its disk: packets to this node go to either; give one of the two an identity of its own by warren join --replace -");
+        }
+        self.other_machine = other;
     }
 
     /// Reports the endpoints that this node announces, each with its source.
@@ -52,6 +61,8 @@ impl RegistryClient {
                 EndpointSource::Configured
             } else if self.leases.contains(endpoint) {
                 EndpointSource::PortMapping
+            } else if self.uplinks.get(endpoint) == Some(&false) {
+                EndpointSource::OtherLink
             } else {
                 EndpointSource::HostAddress
             }

@@ -21,11 +21,28 @@ impl RegistryClient {
         self.settings.private.set_addresses(own.collect());
         let endpoints = addresses.iter().flat_map(|found| {
             let servers = self.settings.servers.iter();
-            servers.map(|(transport, port)| Endpoint {
-                address: SocketAddr::new(found.address, *port),
-                transport: *transport,
+            servers.map(|(transport, port)| {
+                let endpoint = Endpoint {
+                    address: SocketAddr::new(found.address, *port),
+                    transport: *transport,
+                };
+                (endpoint, found.is_main)
             })
         });
         self.uplinks = endpoints.collect();
+    }
+}
+
+impl Handler<UplinkRestored> for RegistryClient {
+    type Result = ();
+
+    /// Reads the addresses, announces them and requests peers at once, as at the start.
+    fn handle(&mut self, _: UplinkRestored, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        self.addresses_read_at = None;
+        self.call_delay = MIN_CALL_DELAY;
+        self.failed_endpoints = None;
+        (self.announce_at, self.request_peers_at) = (now, now);
+        self.call_if_due(ctx);
     }
 }

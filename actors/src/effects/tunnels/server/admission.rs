@@ -1,6 +1,8 @@
 //! Decides which clients of a server are admitted, and on which slot.
 
 use super::*;
+use crate::messages::KeyShared;
+use policies::shared_keys::Admission;
 
 impl Server {
     /// Decides whether a client is admitted, and returns the command that says so to OpenVPN.
@@ -47,12 +49,34 @@ impl Server {
             return Err("this server is about to restart");
         }
         let existing = self.slot_of(|accepted| accepted.peer == peer);
+        let is_new = !self
+            .accepted
+            .values()
+            .any(|accepted| accepted.client == client);
+        if is_new {
+            self.check_machine(common, peer, env)?;
+        }
         let slot = match existing {
             Some(slot) => slot,
             None => self
                 .free_slot(common)
                 .ok_or("no more tunnels are accepted")?,
         };
+        self.record_session(common, slot, (peer, client), (env.address(), serials));
+        match slot {
+            Slot::Accepting(_, vlan) => Ok(vlan),
+            Slot::Dialling(_) => Err("no slot"),
+        }
+    }
+
+    /// Records the client that a slot has now, unless it has it already.
+    fn record_session(
+        &mut self,
+        common: &Common,
+        slot: Slot,
+        (peer, client): (Prefix, ClientId),
+        (from, serials): (Option<SocketAddr>, [String; 2]),
+    ) {
         let is_same_session = self
             .accepted
             .get(&slot)
@@ -63,11 +87,11 @@ impl Server {
                 Accepted {
                     peer,
                     client,
-                    from: env.address(),
+                    from,
                     serials,
                 },
             );
-            let endpoint = env.address().map(|address| Endpoint {
+            let endpoint = from.map(|address| Endpoint {
                 address,
                 transport: self.transport,
             });
@@ -80,10 +104,36 @@ impl Server {
                 endpoint,
             });
         }
-        match slot {
-            Slot::Accepting(_, vlan) => Ok(vlan),
-            Slot::Dialling(_) => Err("no slot"),
-        }
+    }
+
+    /// Rejects a client if another machine with the same key came first and has a tunnel.
+    fn check_machine(
+        &self,
+        common: &Common,
+        peer: Prefix,
+        env: &ClientEnv,
+    ) -> Result<(), &'static str> {
+        let Some(from) = env.address().map(|address| address.ip().to_canonical()) else {
+            return Ok(());
+        };
+        let present = common.address_of(peer);
+        let at = common.now();
+        let admission = common
+            .shared_keys
+            .borrow_mut()
+            .admit(peer, from, present, at);
+        let Admission::Rejected { first } = admission else {
+            return Ok(());
+        };
+        let addresses = [first, from];
+        common.facts.key_shared.do_send(KeyShared {
+            at,
+            peer,
+            addresses,
+        });
+        let name = common.name_of(peer);
+        tracing::warn!(%peer, name, %first, rejected = %from, "two machines use the key of one node, probably a clone of its disk; the first keeps its tunnel: give one of them an identity of its own by warren join --replace -");
+        Err("another machine with the same key has a tunnel: this is probably a clone")
     }
 
     fn free_slot(&self, common: &Common) -> Option<Slot> {

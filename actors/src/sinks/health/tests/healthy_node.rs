@@ -40,6 +40,7 @@ pub(super) fn contact(failure: Option<&str>) -> RegistryContacted {
         hidden_nodes: Some(0),
         listed_peers: Some(1),
         clock_offset_s: Some(2),
+        other_machine: None,
     }
 }
 

@@ -1,0 +1,340 @@
+//! Compares what the node has on its host with what should be there, twice a minute and when the kernel reports a change, and
+//! restores what other programs removed or changed.
+//!
+//! What that is, and how it is compared, is in `os/src/kernel/reconcile.rs`. babeld's routes are restored by `fallback_routes`, which
+//! watches them anyway.
+
+mod consequences;
+mod log;
+
+use crate::{
+    messages::{HostCompared, HostRepaired, RoutesRead, UplinkRestored, offer},
+    repair_log::RepairLog,
+    store::Store,
+};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, StreamHandler, WrapFuture,
+};
+use ipnet::Ipv4Net;
+use os::{
+    clock::Clock,
+    kernel::{Diversion, HostComparison, Kernel, KernelError, UplinkAddress},
+    udp_ports,
+};
+use policies::{names::Prefix, observation::INFINITY, units::Uptime};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+use wire::{babel_packet, errors::Chain, overlay::Network};
+
+/// Interval between two comparisons while nothing is reported.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Delay between a reported change and the comparison: a program mostly changes several things at once. It doubles with each
+/// comparison within [`REPAIR_SPAN`] that restored something, so that two programs do not undo each other's changes all the time.
+const MIN_DELAY: Duration = Duration::from_millis(250);
+
+/// Maximum delay between a reported change and the comparison.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// Span in which repairs make the next one wait longer.
+const REPAIR_SPAN: Duration = Duration::from_secs(60);
+
+/// A packet that leaves by another link than a tunnel is looked at again after this, since babeld may just have changed the route.
+const CONFIRMATION_DELAY: Duration = Duration::from_secs(3);
+
+/// Minimum interval between two probes whether the host forwards packets, unless the last one has to be confirmed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The kernel has reported a change of the host.
+struct HostChanged;
+
+/// What one comparison found.
+struct Found {
+    comparison: HostComparison,
+    diversion: Option<Diversion>,
+    other_babel_uid: Option<u32>,
+    uplinks: Option<BTreeSet<UplinkAddress>>,
+    /// Whether the host forwards packets for others; `None` if that is not known.
+    forwards: Option<bool>,
+    /// What the network's IPv4 range overlaps on this host.
+    ipv4_overlap: Option<String>,
+}
+
+/// The dependencies of the host reconciler.
+#[derive(Clone)]
+pub struct HostReconcilerDeps {
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The kernel of the host.
+    pub kernel: Kernel,
+    /// The network, for the addresses of nodes.
+    pub network: Network,
+    /// The prefix of this node.
+    pub me: Prefix,
+    /// The cost at which the configuration lets the node carry traffic of others.
+    pub transit_cost: u16,
+    /// The user of babeld.
+    pub babeld_uid: u32,
+    /// The receiver of repairs.
+    pub repaired_to: Recipient<HostRepaired>,
+    /// The receiver of each comparison.
+    pub compared_to: Recipient<HostCompared>,
+    /// The actors that try again at once when an uplink has come back.
+    pub uplink_to: Vec<Recipient<UplinkRestored>>,
+}
+
+/// The actor that restores the node's part of the host.
+pub struct HostReconciler {
+    deps: HostReconcilerDeps,
+    clock: Clock,
+    log: RepairLog,
+    /// When comparisons within the last [`REPAIR_SPAN`] restored something.
+    repaired_at: VecDeque<Uptime>,
+    /// Whether a comparison is planned because of a change.
+    is_planned: bool,
+    is_comparing: bool,
+    /// Whether another comparison follows the one in progress.
+    is_due: bool,
+    /// When it was last probed whether the host forwards packets.
+    probed_at: Option<Uptime>,
+    /// Number of comparisons in a row that found the opposite of what the node believes of forwarding.
+    contradictions: u32,
+    /// The network's IPv4 range at babeld's last reading.
+    compared_range: Option<Ipv4Net>,
+    /// A node to which babeld has installed a route through a tunnel.
+    reachable: Option<Prefix>,
+    /// What the last comparison found of the way to [`Self::reachable`].
+    diversion: Option<Diversion>,
+    /// The addresses of uplinks with a carrier at the last comparison; `None` before the first one.
+    uplinks: Option<BTreeSet<UplinkAddress>>,
+    /// The last result that was logged.
+    logged: HostCompared,
+}
+
+impl HostReconciler {
+    /// Builds the actor, which compares once it is started.
+    pub fn new(deps: HostReconcilerDeps) -> Self {
+        Self {
+            clock: deps.store.clock.clone(),
+            deps,
+            log: RepairLog::default(),
+            repaired_at: VecDeque::new(),
+            is_planned: false,
+            is_comparing: false,
+            is_due: false,
+            probed_at: None,
+            contradictions: 0,
+            compared_range: None,
+            reachable: None,
+            diversion: None,
+            uplinks: None,
+            logged: HostCompared::default(),
+        }
+    }
+
+    /// Returns how long a reported change waits for the comparison.
+    fn delay(&mut self) -> Duration {
+        let now = self.clock.now();
+        self.repaired_at.retain(|at| now.since(*at) < REPAIR_SPAN);
+        delay_after(self.repaired_at.len())
+    }
+
+    /// Returns whether this comparison probes if the host forwards packets. A node that carries no transit traffic need not know.
+    fn is_probe_due(&mut self) -> bool {
+        let now = self.clock.now();
+        let last = self.probed_at.filter(|_| self.contradictions == 0);
+        let is_due = self.deps.transit_cost != INFINITY
+            && last.is_none_or(|at| now.since(at) >= PROBE_INTERVAL);
+        if is_due {
+            self.probed_at = Some(now);
+        }
+        is_due
+    }
+
+    fn compare(&mut self, ctx: &mut Context<Self>) {
+        self.is_planned = false;
+        if std::mem::replace(&mut self.is_comparing, true) {
+            self.is_due = true;
+            return;
+        }
+        let HostReconcilerDeps {
+            kernel,
+            network,
+            me,
+            babeld_uid,
+            ..
+        } = &self.deps;
+        let (kernel, network, me, babeld_uid) = (kernel.clone(), *network, *me, *babeld_uid);
+        let is_probe_due = self.is_probe_due();
+        let ipv4 = self.ipv4_range();
+        let reachable = self.reachable.map(|node| network.node_address(node));
+        let compared = async move {
+            let comparison = kernel.reconcile_host().await;
+            let diversion = match reachable {
+                Some(address) => kernel.diversion(address).await,
+                None => Ok(None),
+            };
+            let forwards = match is_probe_due {
+                true => kernel.forwards_transit(network, me).await.map(Some),
+                false => Ok(None),
+            };
+            let overlap = match ipv4 {
+                Some(range) => kernel.overlapping_network(range).await,
+                None => Ok(None),
+            };
+            Found {
+                ipv4_overlap: logged(overlap, "compare the IPv4 range").flatten(),
+                forwards: logged(forwards, "find out whether this host forwards packets").flatten(),
+                comparison,
+                diversion: logged(diversion, "look a route up").flatten(),
+                other_babel_uid: udp_ports::other_user(babel_packet::PORT, babeld_uid),
+                uplinks: logged(kernel.connected_uplinks().await, "read the uplinks"),
+            }
+        };
+        ctx.spawn(compared.into_actor(self).map(|found, reconciler, ctx| {
+            reconciler.is_comparing = false;
+            reconciler.handle_found(found, ctx);
+            if std::mem::take(&mut reconciler.is_due) {
+                reconciler.compare(ctx);
+            }
+        }));
+    }
+
+    fn handle_found(&mut self, found: Found, ctx: &mut Context<Self>) {
+        let at = self.clock.now();
+        let Found {
+            comparison,
+            diversion,
+            other_babel_uid,
+            uplinks,
+            forwards,
+            ipv4_overlap,
+        } = found;
+        if !comparison.repairs.is_empty() {
+            self.log.log(at, &comparison.repairs);
+            self.repaired_at.push_back(at);
+            let repairs = comparison.repairs;
+            self.deps.repaired_to.do_send(HostRepaired { at, repairs });
+        }
+        // babeld changes a route by deleting it and adding another one, so one lookup says little.
+        let is_confirmed = diversion.is_some() && diversion == self.diversion;
+        let is_contradicted = self.note_forwarding(forwards);
+        if diversion.is_some() && !is_confirmed || is_contradicted {
+            ctx.run_later(CONFIRMATION_DELAY, Self::compare);
+        }
+        let compared = HostCompared {
+            ipv4_overlap: self.note_overlap(ipv4_overlap, ctx),
+            failure: comparison.failure,
+            earlier_rules: comparison.earlier_rules,
+            diversion: diversion
+                .as_ref()
+                .filter(|_| is_confirmed)
+                .map(ToString::to_string),
+            other_babel_uid,
+            is_transit_blocked: self.deps.store.is_transit_blocked.get(),
+        };
+        self.diversion = diversion;
+        self.log_changes(&compared);
+        offer(&self.deps.compared_to, compared);
+        self.note_uplinks(uplinks);
+    }
+
+    /// Reports an uplink with a carrier and an address that the host did not have before.
+    fn note_uplinks(&mut self, uplinks: Option<BTreeSet<UplinkAddress>>) {
+        let Some(uplinks) = uplinks else { return };
+        let has_new = self
+            .uplinks
+            .as_ref()
+            .is_some_and(|before| !uplinks.is_subset(before));
+        if has_new {
+            tracing::info!(
+                "an uplink has come back or got an address: peers and the registry are tried at once"
+            );
+            self.deps
+                .uplink_to
+                .iter()
+                .for_each(|reader| reader.do_send(UplinkRestored));
+        }
+        self.uplinks = Some(uplinks);
+    }
+}
+
+/// Returns how long a reported change waits after this number of recent repairs.
+fn delay_after(repairs: usize) -> Duration {
+    let doublings = u32::try_from(repairs).unwrap_or(u32::MAX);
+    let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
+    MIN_DELAY.saturating_mul(factor).min(MAX_DELAY)
+}
+
+/// Returns the value, or logs at debug level why there is none.
+fn logged<T>(result: Result<T, KernelError>, doing: &str) -> Option<T> {
+    result
+        .inspect_err(|error| tracing::debug!(error = %Chain(error), "cannot {doing}"))
+        .ok()
+}
+
+impl Actor for HostReconciler {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        match self.deps.kernel.watch_host() {
+            Ok(watch) => {
+                let next = |watch: os::kernel::HostWatch| async move {
+                    watch.changed().await.ok().map(|()| (HostChanged, watch))
+                };
+                ctx.add_stream(futures_util::stream::unfold(watch, next));
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot watch the host; it is compared twice a minute only");
+            }
+        }
+        self.compare(ctx);
+        ctx.run_interval(INTERVAL, Self::compare);
+    }
+}
+
+impl StreamHandler<HostChanged> for HostReconciler {
+    fn handle(&mut self, _: HostChanged, ctx: &mut Self::Context) {
+        if !std::mem::replace(&mut self.is_planned, true) {
+            let delay = self.delay();
+            ctx.run_later(delay, Self::compare);
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        tracing::warn!(
+            "the kernel reports no more changes of the host; it is compared twice a minute only"
+        );
+    }
+}
+
+impl Handler<RoutesRead> for HostReconciler {
+    type Result = ();
+
+    fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
+        let range = self.ipv4_range();
+        if std::mem::replace(&mut self.compared_range, range) != range {
+            self.compare(ctx);
+        }
+        let routes = read.table.map(|table| table.routes).unwrap_or_default();
+        let mut used = routes
+            .iter()
+            .filter(|route| route.installed && route.metric != INFINITY);
+        self.reachable = used.next().map(|route| route.node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_undoes_each_repair_is_answered_more_and_more_slowly() {
+        assert_eq!(delay_after(0), MIN_DELAY);
+        assert_eq!(delay_after(3), Duration::from_secs(2));
+        assert_eq!(delay_after(5), MAX_DELAY);
+        assert_eq!(delay_after(usize::MAX), MAX_DELAY);
+    }
+}
