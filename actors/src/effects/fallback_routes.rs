@@ -1,6 +1,6 @@
 //! Keeps the fallback route table: copies each route of babeld at once, and deletes the copy a moment after
 //! babeld deleted the route. Then it requests a new route from the neighbours. Meanwhile packets of this node use an
-//! alternate route. A route that another program deleted is restored.
+//! alternate route. An IPv6 route that another program deleted is restored.
 //!
 //! `os/src/kernel/fallback_routes.rs` explains what the copies are for, `policies/src/alternates.rs` what the alternates are.
 
@@ -15,6 +15,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, StreamHandler, WrapFuture,
 };
 use alternate_routes::AlternateRoutes;
+use deleted_routes::DeletedRoutes;
 use ipnet::Ipv6Net;
 use os::{
     babel_socket::BabelSocket,
@@ -82,6 +83,7 @@ pub struct FallbackRoutes {
     lost: Recipient<RouteLost>,
     gained: Recipient<RouteGained>,
     repaired: Recipient<HostRepaired>,
+    deleted: DeletedRoutes,
     log: RepairLog,
     /// Destinations that have lost their route, and since when; one for each route of babeld at most.
     without_route: BTreeMap<Destination, Uptime>,
@@ -117,6 +119,7 @@ impl FallbackRoutes {
             lost,
             gained,
             repaired,
+            deleted: DeletedRoutes::default(),
             log: RepairLog::default(),
             without_route: BTreeMap::new(),
             tunnels: store.tunnels,
@@ -278,6 +281,7 @@ impl StreamHandler<RouteChange> for FallbackRoutes {
                 if self.without_route.remove(&to).is_some() || !self.changes.contains_key(&to) {
                     self.gained.do_send(RouteGained);
                 }
+                self.deleted.forget(to);
                 self.count_change(to);
                 self.remove_alternate(to, ctx);
                 let kernel = self.kernel.clone();

@@ -20,7 +20,7 @@ use rtnetlink::{
     packet_core::NetlinkPayload,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
 use std::{collections::BTreeSet, net::IpAddr};
@@ -146,11 +146,11 @@ impl Kernel {
     }
 }
 
-/// A route of babeld to one destination.
+/// An IPv6 route of babeld to one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHopRoute {
     /// The destination of the route.
-    pub to: Destination,
+    pub to: Ipv6Net,
     /// The source of the packets that the route is for; `None` for all packets.
     pub from: Option<Ipv6Net>,
     /// The neighbour and the slot by which packets leave.
@@ -161,8 +161,8 @@ impl NextHopRoute {
     /// Builds the route as babeld adds it; the source address is that of this node.
     fn message(self, link: u32, source: Option<IpAddr>) -> RouteMessage {
         let mut message = RouteMessage::default();
-        let via = link_local(self.next_hop.via);
         let header = &mut message.header;
+        header.address_family = AddressFamily::Inet6;
         header.destination_prefix_length = self.to.prefix_len();
         header.protocol = BABEL_PROTOCOL;
         header.kind = RouteType::Unicast;
@@ -171,52 +171,49 @@ impl NextHopRoute {
             Some(_) => DEFAULT_TABLE,
             None => TABLE,
         };
-        let (family, destination, gateway) = match self.to.addr() {
-            IpAddr::V6(address) => {
-                let gateway = RouteAttribute::Gateway(RouteAddress::Inet6(via));
-                (AddressFamily::Inet6, RouteAddress::Inet6(address), gateway)
-            }
-            IpAddr::V4(address) => {
-                let gateway = RouteAttribute::Via(RouteVia::Inet6(via));
-                (AddressFamily::Inet, RouteAddress::Inet(address), gateway)
-            }
-        };
-        header.address_family = family;
+        let inet6 = RouteAddress::Inet6;
         let parts = &mut message.attributes;
-        parts.push(RouteAttribute::Destination(destination));
+        parts.push(RouteAttribute::Destination(inet6(self.to.addr())));
         if let Some(from) = self.from {
             message.header.source_prefix_length = from.prefix_len();
-            let from = RouteAddress::Inet6(from.network());
-            parts.push(RouteAttribute::Source(from));
+            parts.push(RouteAttribute::Source(inet6(from.network())));
         }
-        let source = source.map(|source| match source {
-            IpAddr::V4(source) => RouteAddress::Inet(source),
-            IpAddr::V6(source) => RouteAddress::Inet6(source),
-        });
-        parts.extend(source.map(RouteAttribute::PrefSource));
+        if let Some(IpAddr::V6(source)) = source {
+            parts.push(RouteAttribute::PrefSource(inet6(source)));
+        }
+        let gateway = RouteAttribute::Gateway(inet6(link_local(self.next_hop.via)));
         parts.extend([gateway, RouteAttribute::Oif(link)]);
         message
     }
 }
 
 impl Kernel {
-    /// Restores a route of babeld. Changes nothing if there is one to the destination.
+    /// Restores a route of babeld that somebody deleted, unless there is one to the destination.
     ///
     /// # Errors
     ///
     /// The kernel rejects it, for instance since the link is down.
     pub async fn restore_route(&self, route: NextHopRoute) -> Result<(), KernelError> {
         let link = self.index(route.next_hop.slot)?;
-        let family = match route.to {
-            IpNet::V4(_) => AddressFamily::Inet,
-            IpNet::V6(_) => AddressFamily::Inet6,
-        };
         // babeld is configured to install routes to nodes with this source address.
-        let source = self.state().placed.address(family);
+        let source = self.state().placed.address(AddressFamily::Inet6);
         let message = route.message(link, source.filter(|_| route.from.is_none()));
         let message = RouteNetlinkMessage::NewRoute(message);
         let doing = format!("restore the route to {}", route.to);
         self.execute(Request::create(doing, message).forgive(&[Errno::EEXIST]))
+            .await
+    }
+
+    /// Deletes a restored route that babeld does not have any more. It is no error if the route does not exist.
+    ///
+    /// # Errors
+    ///
+    /// The kernel rejects it.
+    pub async fn delete_restored(&self, route: NextHopRoute) -> Result<(), KernelError> {
+        let link = self.index(route.next_hop.slot)?;
+        let message = RouteNetlinkMessage::DelRoute(route.message(link, None));
+        let doing = format!("delete the restored route to {}", route.to);
+        self.execute(Request::change(doing, message).forgive(&[Errno::ESRCH]))
             .await
     }
 
