@@ -8,7 +8,10 @@ use os::{
     kernel::{self, Kernel, PacketFilter, Swept},
     process::{Rights, kill_leftover},
 };
-use policies::names::{FIRST_VLAN, Slot, Transport};
+use policies::{
+    names::{FIRST_VLAN, Slot, Transport},
+    observation::INFINITY,
+};
 use std::{
     fs, io,
     net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket},
@@ -322,12 +325,19 @@ pub async fn prepare(
     if let Some(ipv4) = identity.document.payload4() {
         host.has_ipv4_overlap = kernel.overlapping_network(ipv4.range()).await?.is_some();
     }
-    host.is_transit_blocked = match kernel.forwards_transit(identity.network, identity.me).await {
+    if settings.transit_cost() != INFINITY {
+        host.is_transit_blocked = is_transit_blocked(kernel, identity).await;
+    }
+    Ok(())
+}
+
+/// Returns whether a firewall drops what the node should forward; `false` if that cannot be found out.
+async fn is_transit_blocked(kernel: &Kernel, identity: &NodeIdentity) -> bool {
+    match kernel.forwards_transit(identity.network, identity.me).await {
         Ok(forwards) => !forwards,
         Err(error) => {
             tracing::debug!(error = %Chain(&error), "cannot find out whether this host forwards packets");
             false
         }
-    };
-    Ok(())
+    }
 }

@@ -24,6 +24,7 @@ use os::{
 use policies::{names::Prefix, observation::INFINITY, units::Uptime};
 use std::{
     collections::{BTreeSet, VecDeque},
+    net::Ipv6Addr,
     time::Duration,
 };
 use wire::{babel_packet, errors::Chain, overlay::Network};
@@ -41,11 +42,17 @@ const MAX_DELAY: Duration = Duration::from_secs(5);
 /// Span in which repairs make the next one wait longer.
 const REPAIR_SPAN: Duration = Duration::from_secs(60);
 
-/// A packet that leaves by another link than a tunnel is looked at again after this, since babeld may just have changed the route.
+/// Delay until a route that does not lead through a tunnel is checked again, since babeld may just have changed it.
 const CONFIRMATION_DELAY: Duration = Duration::from_secs(3);
 
-/// Minimum interval between two probes whether the host forwards packets, unless the last one has to be confirmed.
+/// Delay until a probe of forwarding that contradicts what the node believes is repeated.
+const PROBE_DELAY: Duration = Duration::from_secs(4);
+
+/// Minimum interval between two probes of forwarding, unless the last one has to be confirmed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Number of nodes the routes to which are looked up.
+const LOOKED_UP: usize = 3;
 
 /// The kernel has reported a change of the host.
 struct HostChanged;
@@ -97,15 +104,12 @@ pub struct HostReconciler {
     is_comparing: bool,
     /// Whether another comparison follows the one in progress.
     is_due: bool,
-    /// When it was last probed whether the host forwards packets.
-    probed_at: Option<Uptime>,
-    /// Number of comparisons in a row that found the opposite of what the node believes of forwarding.
-    contradictions: u32,
+    forwarding: consequences::ForwardingProbes,
     /// The network's IPv4 range at babeld's last reading.
     compared_range: Option<Ipv4Net>,
-    /// A node to which babeld has installed a route through a tunnel.
-    reachable: Option<Prefix>,
-    /// What the last comparison found of the way to [`Self::reachable`].
+    /// The addresses of nodes to which babeld has installed a route through a tunnel, [`LOOKED_UP`] at most.
+    reachable: Vec<Ipv6Addr>,
+    /// Where packets to [`Self::reachable`] left at the last comparison.
     diversion: Option<Diversion>,
     /// The addresses of uplinks with a carrier at the last comparison; `None` before the first one.
     uplinks: Option<BTreeSet<UplinkAddress>>,
@@ -124,10 +128,9 @@ impl HostReconciler {
             is_planned: false,
             is_comparing: false,
             is_due: false,
-            probed_at: None,
-            contradictions: 0,
+            forwarding: consequences::ForwardingProbes::default(),
             compared_range: None,
-            reachable: None,
+            reachable: Vec::new(),
             diversion: None,
             uplinks: None,
             logged: HostCompared::default(),
@@ -143,14 +146,8 @@ impl HostReconciler {
 
     /// Returns whether this comparison probes if the host forwards packets. A node that carries no transit traffic need not know.
     fn is_probe_due(&mut self) -> bool {
-        let now = self.clock.now();
-        let last = self.probed_at.filter(|_| self.contradictions == 0);
-        let is_due = self.deps.transit_cost != INFINITY
-            && last.is_none_or(|at| now.since(at) >= PROBE_INTERVAL);
-        if is_due {
-            self.probed_at = Some(now);
-        }
-        is_due
+        let carries_transit = self.deps.transit_cost != INFINITY;
+        carries_transit && self.forwarding.is_due(self.clock.now())
     }
 
     fn compare(&mut self, ctx: &mut Context<Self>) {
@@ -169,13 +166,10 @@ impl HostReconciler {
         let (kernel, network, me, babeld_uid) = (kernel.clone(), *network, *me, *babeld_uid);
         let is_probe_due = self.is_probe_due();
         let ipv4 = self.ipv4_range();
-        let reachable = self.reachable.map(|node| network.node_address(node));
+        let reachable = self.reachable.clone();
         let compared = async move {
             let comparison = kernel.reconcile_host().await;
-            let diversion = match reachable {
-                Some(address) => kernel.diversion(address).await,
-                None => Ok(None),
-            };
+            let diversion = common_diversion(&kernel, &reachable).await;
             let forwards = match is_probe_due {
                 true => kernel.forwards_transit(network, me).await.map(Some),
                 false => Ok(None),
@@ -220,9 +214,11 @@ impl HostReconciler {
         }
         // babeld changes a route by deleting it and adding another one, so one lookup says little.
         let is_confirmed = diversion.is_some() && diversion == self.diversion;
-        let is_contradicted = self.note_forwarding(forwards);
-        if diversion.is_some() && !is_confirmed || is_contradicted {
+        let is_contradicted = self.note_forwarding(forwards, at);
+        if diversion.is_some() && !is_confirmed {
             ctx.run_later(CONFIRMATION_DELAY, Self::compare);
+        } else if is_contradicted {
+            ctx.run_later(PROBE_DELAY, Self::compare);
         }
         let compared = HostCompared {
             ipv4_overlap: self.note_overlap(ipv4_overlap, ctx),
@@ -266,6 +262,21 @@ fn delay_after(repairs: usize) -> Duration {
     let doublings = u32::try_from(repairs).unwrap_or(u32::MAX);
     let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
     MIN_DELAY.saturating_mul(factor).min(MAX_DELAY)
+}
+
+/// Returns where packets to all of these nodes leave, if none of them leaves by a slot: babeld may just change the route to one of them.
+async fn common_diversion(
+    kernel: &Kernel,
+    nodes: &[Ipv6Addr],
+) -> Result<Option<Diversion>, KernelError> {
+    let mut first = None;
+    for node in nodes {
+        let Some(diversion) = kernel.diversion(*node).await? else {
+            return Ok(None);
+        };
+        first.get_or_insert(diversion);
+    }
+    Ok(first)
 }
 
 /// Returns the value, or logs at debug level why there is none.
@@ -318,11 +329,18 @@ impl Handler<RoutesRead> for HostReconciler {
         if std::mem::replace(&mut self.compared_range, range) != range {
             self.compare(ctx);
         }
+        let HostReconcilerDeps {
+            kernel, network, ..
+        } = &self.deps;
         let routes = read.table.map(|table| table.routes).unwrap_or_default();
-        let mut used = routes
+        let used = routes
             .iter()
             .filter(|route| route.installed && route.metric != INFINITY);
-        self.reachable = used.next().map(|route| route.node);
+        let addresses = used.map(|route| network.node_address(route.node));
+        self.reachable = addresses
+            .filter(|address| !kernel.is_blocked(*address))
+            .take(LOOKED_UP)
+            .collect();
     }
 }
 

@@ -11,10 +11,20 @@ use super::{
     sysctl,
     tun::Tap,
 };
+use ipnet::Ipv6Net;
 use nix::{errno::Errno, net::if_::if_nametoindex, unistd::write};
 use policies::names::Prefix;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::RouteNetlinkMessage};
-use std::{io, net::Ipv6Addr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::Ipv6Addr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 use tokio::net::unix::pipe::Receiver;
 use wire::overlay::Network;
 
@@ -41,33 +51,64 @@ const NEXT_HEADER_AT: usize = PACKET_AT + 6;
 const ICMP_AT: usize = PACKET_AT + 40;
 const TARGET_AT: usize = ICMP_AT + 8;
 
+/// Length of the prefix of the addresses of the probe, the last ones of the node's range. Nobody has them.
+const PREFIX_LENGTH: u8 = 112;
+/// The source of the packets within that range. The targets come before it, another one for each packet: the host solicits an address
+/// for seconds, and does not start again meanwhile.
+const SOURCE: u128 = 0x100;
+/// Largest number of frames that are read before a packet is sent; the queue of a TAP holds 500.
+const MAX_QUEUED: usize = 1000;
+
 /// The TAP of the probe. It disappears with its descriptor.
-pub(super) type ForwardProbe = Arc<Receiver>;
+#[derive(Clone)]
+pub(super) struct ForwardProbe {
+    tap: Arc<Receiver>,
+    /// Number of packets that were sent, which wraps.
+    sent: Arc<AtomicU8>,
+}
 
 impl Kernel {
     /// Returns whether the host forwards an IPv6 packet from one tunnel to another.
     ///
     /// # Errors
     ///
-    /// The link for the probe cannot be created or used.
+    /// The link for the probe cannot be created or used, even though it was created anew.
     pub async fn forwards_transit(
         &self,
         network: Network,
         me: Prefix,
     ) -> Result<bool, KernelError> {
-        let range = network.node_range(me).broadcast().to_bits();
-        // Two addresses of this node's range that nobody has: the last but one, and the one before it.
-        let [to, from] = [1, 2].map(|before| Ipv6Addr::from_bits(range.saturating_sub(before)));
-        let probe = self.forward_probe(me, [to, from]).await?;
+        let last = network.node_range(me).broadcast();
+        let range = Ipv6Net::new(last, PREFIX_LENGTH).unwrap_or_default();
+        if let Ok(forwards) = self.probe_forwarding(me, range).await {
+            return Ok(forwards);
+        }
+        // Another program may have deleted the link.
+        self.state().forward_probe = None;
+        let forwards = self.probe_forwarding(me, range).await;
+        if forwards.is_err() {
+            self.state().forward_probe = None;
+        }
+        forwards
+    }
+
+    async fn probe_forwarding(&self, me: Prefix, range: Ipv6Net) -> Result<bool, KernelError> {
+        let known = self.state().forward_probe.clone();
+        let probe = match known {
+            Some(probe) => probe,
+            None => self.create_probe().await?,
+        };
         let failed = || KernelError::refused("probe the forwarding of packets");
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 {
-                // Without an address on the link, which somebody may have removed, the host could not look for the next hop.
-                self.configure_probe(me).await?;
-            }
-            write(&*probe, &echo_request(from, to)).map_err(|errno| failed()(errno.into()))?;
-            let solicited = tokio::time::timeout(TIMEOUT, is_solicited(&probe, to)).await;
-            match solicited {
+        let first = range.network().to_bits();
+        let from = Ipv6Addr::from_bits(first | SOURCE);
+        for _ in 0..ATTEMPTS {
+            // Without the address on the link, which somebody may have removed, the host could not look for the next hop.
+            self.configure_probe(me, range).await?;
+            probe.drain().map_err(failed())?;
+            let sent = probe.sent.fetch_add(1, Ordering::Relaxed);
+            let to = Ipv6Addr::from_bits(first | u128::from(sent));
+            write(&*probe.tap, &echo_request(from, to)).map_err(|errno| failed()(errno.into()))?;
+            match tokio::time::timeout(TIMEOUT, probe.is_solicited(to)).await {
                 Ok(Ok(())) => return Ok(true),
                 Ok(Err(error)) => return Err(failed()(error)),
                 Err(_) => {}
@@ -76,40 +117,26 @@ impl Kernel {
         Ok(false)
     }
 
-    /// Returns the TAP with routes to these addresses; creates what is missing.
-    async fn forward_probe(
-        &self,
-        me: Prefix,
-        behind: [Ipv6Addr; 2],
-    ) -> Result<ForwardProbe, KernelError> {
-        let known = self.state().forward_probe.clone();
-        let probe = match known {
-            Some(probe) => probe,
-            None => self.create_probe(me).await?,
-        };
+    /// Sets the link up, and gives it an address and the route to the addresses of the probe, which disappear when it is set down.
+    async fn configure_probe(&self, me: Prefix, range: Ipv6Net) -> Result<(), KernelError> {
         let index = index()?;
-        let routes = behind.map(|address| {
-            let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(address, 128)
-                .output_interface(index)
-                .build();
-            route.header.table = FALLBACK_TABLE;
-            route.header.protocol = PROTOCOL;
-            let route = RouteNetlinkMessage::NewRoute(route);
-            Request::create("add a route for the probe", route).forgive(&[Errno::EEXIST])
-        });
-        self.execute_all(routes).await?;
-        Ok(probe)
+        let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(range.network(), range.prefix_len())
+            .output_interface(index)
+            .build();
+        route.header.table = FALLBACK_TABLE;
+        route.header.protocol = PROTOCOL;
+        let route = RouteNetlinkMessage::NewRoute(route);
+        let route = Request::create("add a route for the probe", route).forgive(&[Errno::EEXIST]);
+        self.execute_all([
+            set_link_up(LINK, index),
+            add_link_local(LINK, index, me),
+            route,
+        ])
+        .await
     }
 
-    /// Sets the link up, and gives it an address.
-    async fn configure_probe(&self, me: Prefix) -> Result<(), KernelError> {
-        let index = index()?;
-        self.execute_all([set_link_up(LINK, index), add_link_local(LINK, index, me)])
-            .await
-    }
-
-    async fn create_probe(&self, me: Prefix) -> Result<ForwardProbe, KernelError> {
+    async fn create_probe(&self) -> Result<ForwardProbe, KernelError> {
         let tap = Tap::create(LINK)?;
         let index = index()?;
         sysctl::disable_autoconfiguration(LINK)?;
@@ -119,11 +146,13 @@ impl Kernel {
             .build();
         self.execute(set_link(format!("configure link {LINK}"), message))
             .await?;
-        self.configure_probe(me).await?;
         // A TAP is read like a pipe.
-        let probe = Receiver::from_owned_fd_unchecked(OwnedFd::from(tap))
+        let tap = Receiver::from_owned_fd_unchecked(OwnedFd::from(tap))
             .map_err(KernelError::refused(format!("read from {LINK}")))?;
-        let probe = Arc::new(probe);
+        let probe = ForwardProbe {
+            tap: Arc::new(tap),
+            sent: Arc::default(),
+        };
         self.state().forward_probe = Some(probe.clone());
         Ok(probe)
     }
@@ -134,19 +163,34 @@ fn index() -> Result<u32, KernelError> {
         .map_err(|errno| KernelError::refused(format!("find link {LINK}"))(errno.into()))
 }
 
-/// Waits until the host looks for this address on the link.
-async fn is_solicited(probe: &ForwardProbe, address: Ipv6Addr) -> io::Result<()> {
-    let mut frame = [0; 2048];
-    loop {
-        probe.readable().await?;
-        match probe.try_read(&mut frame) {
-            Ok(length) => {
-                if is_solicitation(frame.get(..length).unwrap_or_default(), address) {
-                    return Ok(());
-                }
+impl ForwardProbe {
+    /// Reads frames that the host sent before, so that the queue has room for the next ones.
+    fn drain(&self) -> io::Result<()> {
+        let mut frame = [0; 2048];
+        for _ in 0..MAX_QUEUED {
+            match self.tap.try_read(&mut frame) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Waits until the host looks for this address on the link.
+    async fn is_solicited(&self, address: Ipv6Addr) -> io::Result<()> {
+        let mut frame = [0; 2048];
+        loop {
+            self.tap.readable().await?;
+            match self.tap.try_read(&mut frame) {
+                Ok(length) => {
+                    if is_solicitation(frame.get(..length).unwrap_or_default(), address) {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

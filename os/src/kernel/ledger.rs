@@ -81,9 +81,6 @@ impl Kernel {
                 "IPv6 is disabled on this host; the node enables it on lo and on its own links only, and restores lo when it stops"
             );
         }
-        // Writing `all/forwarding` changes that of each link, so the links' need not be written.
-        let is_followed =
-            |change: &Change| change.path != FORWARDING && is_forwarding(&change.path);
         self.change_settings(changes, is_followed)
     }
 
@@ -172,7 +169,7 @@ impl Kernel {
 
 /// Lists the settings that will change when forwarding is turned on. Writing `all/forwarding` changes that of
 /// `default` and of every link, so each of them is listed, too.
-fn plan_forwarding() -> io::Result<Vec<Change>> {
+pub(super) fn plan_forwarding() -> io::Result<Vec<Change>> {
     let change = |path: String, old: String, new: &str| Change {
         path,
         old,
@@ -240,8 +237,9 @@ fn raised_limit(old: &str) -> Option<String> {
     is_too_low.then(|| RECEIVE_BUFFER_BYTES.to_string())
 }
 
-fn is_forwarding(path: &str) -> bool {
-    path.ends_with("/forwarding")
+/// Returns whether a change follows by itself: writing `all/forwarding` changes that of each link.
+pub(super) fn is_followed(change: &Change) -> bool {
+    change.path != FORWARDING && change.path.ends_with("/forwarding")
 }
 
 /// Restores each setting that still has the value that this node gave it; returns how many changed by that.

@@ -5,12 +5,12 @@
 use super::{
     Kernel, KernelError, MTU,
     host::{add_address, loopback, make_unreachable, matches_route},
-    ledger::{Change, FORWARDING, LOOPBACK_DISABLED, links},
+    ledger::{Change, FORWARDING, LOOPBACK_DISABLED, is_followed, links, plan_forwarding},
     numbers::{ALTERNATE_PRIORITY, FAMILIES, PROTOCOL},
     placed::Placed,
     repair::{HostComparison, Repair, RepairKind, Step},
     request::Request,
-    rules::{add_rule, is_same_rule, priority},
+    rules::{add_rule, is_wanted_rule, priority},
     slots::{TABLE_LOCAL, add_link_local, multicast_route, set_link, set_link_up},
     sysctl,
     underlay::is_link_of_node,
@@ -49,9 +49,9 @@ impl Kernel {
     fn reconcile_settings(&self, placed: &Placed) -> Step {
         let mut host = Vec::new();
         if placed.ledger.is_some() {
-            for (path, wanted) in [(FORWARDING, "1"), (LOOPBACK_DISABLED, "0")] {
-                host.extend(difference(path, wanted));
-            }
+            let read = KernelError::refused("read the host's settings");
+            host.extend(plan_forwarding().map_err(read)?);
+            host.extend(difference(LOOPBACK_DISABLED, "0"));
         }
         let forwards_ipv4 = placed.ipv4.is_some();
         let slots = self.slots().into_iter();
@@ -59,7 +59,11 @@ impl Kernel {
             .flat_map(|slot| sysctl::slot_settings(&slot.to_string(), forwards_ipv4))
             .filter_map(|(path, wanted)| difference(&path, wanted))
             .collect();
-        let repairs = host.iter().chain(&slots).map(|change| Repair {
+        // The other changes only keep router advertisements accepted.
+        let meddled = host
+            .iter()
+            .filter(|change| [FORWARDING, LOOPBACK_DISABLED].contains(&change.path.as_str()));
+        let repairs = meddled.chain(&slots).map(|change| Repair {
             kind: RepairKind::Sysctl,
             object: format!(
                 "{} = {} (was {})",
@@ -70,7 +74,7 @@ impl Kernel {
         });
         let repairs = repairs.collect();
         host.extend(new_uplinks(placed));
-        self.change_settings(host, |_| false)?;
+        self.change_settings(host, is_followed)?;
         for change in slots {
             let doing = KernelError::refused(format!("set {} to {}", change.path, change.new));
             sysctl::write(&change.path, &change.new).map_err(doing)?;
@@ -271,7 +275,7 @@ impl Kernel {
             let present = self.rules(family).await?;
             earlier.extend(present.iter().filter_map(earlier_priority));
             for rule in wanted {
-                if !present.iter().any(|present| is_same_rule(&rule, present)) {
+                if !present.iter().any(|present| is_wanted_rule(&rule, present)) {
                     repairs.push(Repair {
                         kind: RepairKind::Rule,
                         object: format!("rule of priority {}", priority(&rule)),
@@ -319,7 +323,7 @@ fn new_uplinks(placed: &Placed) -> Vec<Change> {
         .collect()
 }
 
-/// Returns the priority of a rule if it is consulted before the node's and applies to more than one VRF.
+/// Returns the priority of a rule if it is consulted before the node's, and is not the rule of all VRFs (`l3mdev`).
 fn earlier_priority(rule: &RuleMessage) -> Option<u32> {
     let is_vrf = |part: &RuleAttribute| matches!(part, RuleAttribute::L3MDev(true));
     let priority = priority(rule);

@@ -6,7 +6,10 @@ use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use std::{fmt, net::Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// The route that the host uses to a node, although babeld has installed another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,14 @@ impl fmt::Display for Diversion {
 }
 
 impl Kernel {
+    /// Returns whether the node has made this address unreachable, since its node is revoked.
+    pub fn is_blocked(&self, address: Ipv6Addr) -> bool {
+        let blocked = &self.state().placed.blocked;
+        blocked
+            .iter()
+            .any(|range| range.contains(&IpAddr::V6(address)))
+    }
+
     /// Returns by which route a packet to a node leaves, unless it leaves by a slot.
     ///
     /// # Errors

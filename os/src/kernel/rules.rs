@@ -11,7 +11,7 @@ use super::{
 use nix::errno::Errno;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
 /// The tables for which the node adds a rule, with the priority of each rule.
@@ -70,6 +70,45 @@ pub(super) fn is_same_rule(known: &RuleMessage, rule: &RuleMessage) -> bool {
         (header.family, header.table, header.action, priority(rule))
     };
     key(known) == key(rule)
+}
+
+/// Returns whether a rule of the kernel is the one that the node wants, with the same selectors.
+pub(super) fn is_wanted_rule(wanted: &RuleMessage, rule: &RuleMessage) -> bool {
+    is_same_rule(wanted, rule) && selectors(wanted) == selectors(rule)
+}
+
+/// Returns what a rule selects packets by, and the length of prefixes that it ignores.
+fn selectors(rule: &RuleMessage) -> impl PartialEq {
+    let header = &rule.header;
+    let is_selector = |part: &&RuleAttribute| match part {
+        RuleAttribute::Source(_)
+        | RuleAttribute::Destination(_)
+        | RuleAttribute::Iifname(_)
+        | RuleAttribute::Oifname(_)
+        | RuleAttribute::UidRange(_)
+        | RuleAttribute::IpProtocol(_)
+        | RuleAttribute::SourcePortRange(_)
+        | RuleAttribute::DestinationPortRange(_) => true,
+        // The kernel lists these although they select nothing.
+        RuleAttribute::SuppressPrefixLen(length) => *length != u32::MAX,
+        RuleAttribute::FwMark(value) | RuleAttribute::FwMask(value) => *value != 0,
+        _ => false,
+    };
+    let mut parts: Vec<_> = rule
+        .attributes
+        .iter()
+        .filter(is_selector)
+        .map(|part| format!("{part:?}"))
+        .collect();
+    parts.sort();
+    let is_inverted = header.flags.contains(RuleFlags::Invert);
+    (
+        header.src_len,
+        header.dst_len,
+        header.tos,
+        is_inverted,
+        parts,
+    )
 }
 
 impl Kernel {

@@ -12,11 +12,18 @@ fn a_firewall_that_drops_forwarded_packets_is_noticed_and_so_is_its_end() {
         let forwards = async || k.forwards_transit(network, me()).await.unwrap();
         assert!(forwards().await);
         assert!(forwards().await, "a second probe uses the same link");
+        for meddling in ["ip link set wrnf down", "ip link del wrnf"] {
+            run(meddling);
+            assert!(forwards().await, "{meddling}");
+        }
+        // The host solicits the target of the last probe for three seconds. None of that may count for the next one.
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         run("nft add table inet docker");
         run(
             "nft add chain inet docker forward { type filter hook forward priority 0; policy drop; }",
         );
         assert!(!forwards().await);
+        assert!(!forwards().await, "nor does a second probe pass");
         run("nft add rule inet docker forward iifname wrn* oifname wrn* accept");
         assert!(forwards().await);
         run("nft delete table inet docker");

@@ -12,6 +12,8 @@ const SEPARATED: (usize, usize) = (0, 2);
 const BLOCKED: usize = 1;
 /// Longest wait until babeld has restarted with another role, for which nodes spread over half a minute.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(100);
+/// Longest wait until a node changes what it believes of its host: after a minute of probes, and five minutes after the last change.
+const BELIEF_TIMEOUT: Duration = Duration::from_secs(400);
 /// Pings between the separated nodes.
 const PINGS: usize = 20;
 
@@ -35,11 +37,11 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     let mut scenarios = vec![Scenario::new(name, whole, report, passed)];
     if extent == Extent::Full {
         nft(blocked.namespace(), "delete table inet docker\n")?;
-        let gone = time_until(TIMEOUT, || !has_finding(blocked).unwrap_or(true));
+        let gone = time_until(BELIEF_TIMEOUT, || !has_finding(blocked).unwrap_or(true));
         let name = "the firewall lets forwarded packets pass again";
         scenarios.push(Scenario::new(name, gone, None, gone.is_some()));
         nft(blocked.namespace(), DROP)?;
-        let report = finding(blocked, "transit_blocked", TIMEOUT);
+        let report = finding(blocked, "transit_blocked", BELIEF_TIMEOUT);
         let whole = time_until(ROLE_TIMEOUT, || {
             let answered = (0..PINGS).filter(|_| reaches(from, to)).count();
             answered == PINGS
