@@ -8,8 +8,9 @@
 use crate::{names::Prefix, units::Uptime};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-/// Number of returns to an address that was left, from which a node counts as two machines.
-const MIN_RETURNS: u32 = 2;
+/// Number of returns to an address that was left, from which a node counts as two machines. A laptop that leaves its Wi-Fi, comes back and
+/// leaves it again has two.
+const MIN_RETURNS: u32 = 3;
 /// Span within which the returns count.
 const SPAN: Duration = Duration::from_secs(120);
 /// Time after the last sign of a second machine for which it is rejected.
@@ -29,6 +30,15 @@ pub enum Admission {
     },
 }
 
+/// The tunnel that a node has when another client with its key comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PresentTunnel {
+    /// The address that it comes from.
+    pub from: IpAddr,
+    /// Whether the node's hellos arrived through it lately. A node that has changed its address leaves a silent tunnel behind.
+    pub is_heard: bool,
+}
+
 /// The addresses from which one node came.
 #[derive(Clone, Copy, Debug)]
 struct Places {
@@ -44,12 +54,12 @@ struct Places {
 pub struct SharedKeys(BTreeMap<Prefix, Places>);
 
 impl SharedKeys {
-    /// Decides about a client that comes from this address. `present` is the address from which the node has a tunnel already.
+    /// Decides about a client that comes from this address. `present` is the tunnel that the node has already.
     pub fn admit(
         &mut self,
         node: Prefix,
         from: IpAddr,
-        present: Option<IpAddr>,
+        present: Option<PresentTunnel>,
         now: Uptime,
     ) -> Admission {
         self.0
@@ -57,7 +67,7 @@ impl SharedKeys {
         let Some(places) = self.0.get_mut(&node) else {
             if self.0.len() < MAX_NODES {
                 let places = Places {
-                    first: present.unwrap_or(from),
+                    first: present.map_or(from, |present| present.from),
                     last: from,
                     returns: 0,
                     changed_at: now,
@@ -78,7 +88,8 @@ impl SharedKeys {
         }
         let is_shared = places.returns >= MIN_RETURNS;
         let first = places.first;
-        if is_shared && from != first && present == Some(first) {
+        let is_first = |present: PresentTunnel| present.from == first && present.is_heard;
+        if is_shared && from != first && present.is_some_and(is_first) {
             // The tunnel of the first machine stays.
             places.last = first;
             return Admission::Rejected { first };
@@ -102,7 +113,8 @@ mod tests {
             let admission = keys.admit(node, from, present, Uptime::from_secs(*second));
             let is_admitted = admission == Admission::Admitted;
             if is_admitted {
-                present = Some(from);
+                let is_heard = true;
+                present = Some(PresentTunnel { from, is_heard });
             }
             is_admitted
         };
@@ -113,15 +125,25 @@ mod tests {
     #[test]
     fn of_two_machines_with_one_key_the_first_keeps_its_tunnel() {
         check(
-            &[(1, 0), (2, 5), (1, 10), (2, 15), (2, 20), (1, 25), (2, 300)],
-            &[true, true, true, false, false, true, false],
+            &[
+                (1, 0),
+                (2, 5),
+                (1, 10),
+                (2, 15),
+                (1, 20),
+                (2, 25),
+                (2, 30),
+                (1, 35),
+                (2, 300),
+            ],
+            &[true, true, true, true, true, false, false, true, false],
         );
     }
 
     #[test]
     fn a_node_that_moves_to_another_address_is_admitted() {
         check(&[(1, 0), (2, 50), (3, 90), (3, 95)], &[true; 4]);
-        check(&[(1, 0), (2, 50), (1, 90)], &[true; 3]);
+        check(&[(1, 0), (2, 30), (1, 60), (2, 90)], &[true; 4]);
         check(
             &[(1, 0), (2, 200), (1, 400), (2, 600), (1, 800)],
             &[true; 5],
@@ -129,24 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn the_second_machine_is_admitted_once_the_first_has_no_tunnel() {
+    fn the_second_machine_is_admitted_while_the_first_has_no_tunnel_that_works() {
         let node = Prefix::new(7, 16).unwrap();
         let mut keys = SharedKeys::default();
         let address = |number| IpAddr::from([192, 0, 2, number]);
-        let mut admit = |from, present: Option<u8>, second| {
-            keys.admit(
-                node,
-                address(from),
-                present.map(address),
-                Uptime::from_secs(second),
-            )
+        let mut admit = |from, present: Option<(u8, bool)>, second| {
+            let present = present.map(|(from, is_heard)| PresentTunnel {
+                from: address(from),
+                is_heard,
+            });
+            keys.admit(node, address(from), present, Uptime::from_secs(second))
         };
-        for (from, present, second) in [(1, None, 0), (2, Some(1), 5), (1, Some(2), 10)] {
-            assert_eq!(admit(from, present, second), Admission::Admitted);
+        assert_eq!(admit(1, None, 0), Admission::Admitted);
+        for second in [5, 15] {
+            assert_eq!(admit(2, Some((1, true)), second), Admission::Admitted);
+            let returned = admit(1, Some((2, true)), second + 5);
+            assert_eq!(returned, Admission::Admitted);
         }
         let rejected = Admission::Rejected { first: address(1) };
-        assert_eq!(admit(2, Some(1), 15), rejected);
-        assert_eq!(admit(2, None, 20), Admission::Admitted);
+        assert_eq!(admit(2, Some((1, true)), 25), rejected);
+        assert_eq!(admit(2, Some((1, false)), 30), Admission::Admitted);
+        assert_eq!(admit(2, None, 35), Admission::Admitted);
     }
 
     #[test]

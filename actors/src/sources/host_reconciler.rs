@@ -8,7 +8,7 @@ mod consequences;
 mod log;
 
 use crate::{
-    messages::{HostCompared, HostRepaired, RoutesRead, UplinkRestored, offer},
+    messages::{HostCompared, HostRepaired, Ordered, RoutesRead, UplinkRestored, offer},
     repair_log::RepairLog,
     store::Store,
 };
@@ -88,6 +88,8 @@ pub struct HostReconcilerDeps {
     pub repaired_to: Recipient<HostRepaired>,
     /// The receiver of each comparison.
     pub compared_to: Recipient<HostCompared>,
+    /// The receiver of orders to close tunnels whose links were deleted.
+    pub ordered_to: Recipient<Ordered>,
     /// The actors that try again at once when an uplink has come back.
     pub uplink_to: Vec<Recipient<UplinkRestored>>,
 }
@@ -212,6 +214,7 @@ impl HostReconciler {
             let repairs = comparison.repairs;
             self.deps.repaired_to.do_send(HostRepaired { at, repairs });
         }
+        self.close_tunnels(&comparison.deleted_slots);
         // babeld changes a route by deleting it and adding another one, so one lookup says little.
         let is_confirmed = diversion.is_some() && diversion == self.diversion;
         let is_contradicted = self.note_forwarding(forwards, at);

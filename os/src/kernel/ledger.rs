@@ -1,5 +1,5 @@
 //! Turns on IPv6 forwarding, enables IPv6 on `lo`, allows larger socket buffers, and records the old values of the changed settings in a
-//! ledger on disk, from which they are restored.
+//! ledger on disk, from which they are restored. The comparison of the host adds what it changes while the node runs.
 //!
 //! The ledger is on disk before a setting is changed. It is valid for one boot and one network
 //! namespace. A setting that somebody else has changed since is not restored.
@@ -61,7 +61,7 @@ impl Kernel {
     /// # Errors
     ///
     /// An older ledger exists (call [`Kernel::sweep`] first), the ledger cannot be written, or a setting
-    /// cannot be changed.
+    /// cannot be read or changed.
     pub fn apply_host_settings(&self, ledger: &Path) -> Result<(), KernelError> {
         if ledger.exists() {
             let source = io::ErrorKind::AlreadyExists.into();

@@ -37,7 +37,9 @@ impl Kernel {
         let placed = self.state().placed.clone();
         let mut comparison = HostComparison::default();
         comparison.add(self.reconcile_settings(&placed));
-        comparison.add(self.reconcile_links(&placed).await);
+        let links = self.reconcile_links(&placed, &mut comparison.deleted_slots);
+        let links = links.await;
+        comparison.add(links);
         comparison.add(self.reconcile_addresses(&placed).await);
         comparison.add(self.reconcile_routes(&placed).await);
         let rules = self.reconcile_rules(&placed, &mut comparison.earlier_rules);
@@ -82,7 +84,7 @@ impl Kernel {
         Ok(repairs)
     }
 
-    async fn reconcile_links(&self, placed: &Placed) -> Step {
+    async fn reconcile_links(&self, placed: &Placed, deleted: &mut Vec<Slot>) -> Step {
         let servers: Vec<_> = self.state().servers.values().copied().collect();
         let slots = placed.up.iter().filter_map(|slot| self.index(*slot).ok());
         let indexes: Vec<_> = servers.into_iter().chain(slots).collect();
@@ -109,17 +111,18 @@ impl Kernel {
             }
         }
         self.execute_all(requests).await?;
-        repairs.extend(self.recreate_slots(placed).await?);
+        repairs.extend(self.recreate_slots(placed, deleted).await?);
         Ok(repairs)
     }
 
     /// Creates dialling slots again whose links somebody deleted, and forgets accepting slots, which are created when a client connects.
-    async fn recreate_slots(&self, placed: &Placed) -> Step {
+    async fn recreate_slots(&self, placed: &Placed, deleted: &mut Vec<Slot>) -> Step {
         let mut repairs = Vec::new();
         for slot in self.slots() {
             if self.link(self.index(slot)?).await?.is_some() {
                 continue;
             }
+            deleted.push(slot);
             let owner_uid = {
                 let mut state = self.state();
                 state.slots.remove(&slot);

@@ -1,6 +1,7 @@
 //! What a comparison of the host finds and restores.
 
 use super::KernelError;
+use policies::names::Slot;
 use wire::errors::Chain;
 
 /// The kinds of what a node has on its host.
@@ -56,6 +57,8 @@ pub struct HostComparison {
     pub repairs: Vec<Repair>,
     /// Why something could not be restored or compared.
     pub failure: Option<String>,
+    /// The slots whose links somebody had deleted. A process that used one still has a descriptor that is good for nothing.
+    pub deleted_slots: Vec<Slot>,
     /// The priorities of other programs' rules that are consulted before the node's, in order.
     pub earlier_rules: Vec<u32>,
 }

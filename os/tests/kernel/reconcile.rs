@@ -132,7 +132,9 @@ fn settings_and_links_are_restored_when_another_program_changes_them() {
         run("ip link set wrn2 mtu 1300");
         assert_eq!(repairs(k).await, [(Kind::Link, 1)]);
         run("ip link del wrn11");
-        assert_eq!(repairs(k).await, [(Kind::Link, 1)]);
+        let compared = k.reconcile_host().await;
+        assert_eq!(compared.deleted_slots, [Slot::Dialling(11)]);
+        assert_eq!(compared.repairs.len(), 1, "{compared:?}");
         assert!(run("ip link show wrn11").contains("mtu 1400"));
         k.set_down(Slot::Dialling(4)).await.unwrap();
         assert_eq!(

@@ -19,13 +19,13 @@ use policies::{
     observation::{Phase, TunnelReading},
     orders::CloseReason,
     route_checks::RouteChecks,
-    shared_keys::SharedKeys,
+    shared_keys::{PresentTunnel, SharedKeys},
     units::Uptime,
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     ffi::OsString,
-    net::IpAddr,
     path::PathBuf,
     rc::Rc,
 };
@@ -87,6 +87,8 @@ pub(super) struct Common {
     pub(super) live_settings: SharedLiveSettings,
     pub(super) route_checks: Rc<RefCell<RouteChecks>>,
     pub(super) shared_keys: Rc<RefCell<SharedKeys>>,
+    /// The slots through which hellos arrived lately, at babeld's last reading.
+    pub(super) heard: RefCell<BTreeSet<Slot>>,
 }
 
 impl Common {
@@ -145,14 +147,17 @@ impl Common {
             .unwrap_or_default()
     }
 
-    /// Returns the address from which this peer has dialled a tunnel that exists, over either transport.
-    pub(super) fn address_of(&self, peer: Prefix) -> Option<IpAddr> {
+    /// Returns the tunnel that this peer has dialled, over either transport.
+    pub(super) fn tunnel_of(&self, peer: Prefix) -> Option<PresentTunnel> {
         let table = self.table.borrow();
         let accepted = table.tunnels.values();
         let mut accepted = accepted
             .filter(|tunnel| tunnel.peer == peer && matches!(tunnel.slot, Slot::Accepting(..)));
-        let endpoint = accepted.next()?.endpoint?;
-        Some(endpoint.address.ip().to_canonical())
+        let tunnel = accepted.next()?;
+        Some(PresentTunnel {
+            from: tunnel.endpoint?.address.ip().to_canonical(),
+            is_heard: self.heard.borrow().contains(&tunnel.slot),
+        })
     }
 
     /// Adds a new tunnel to the table, and reports it.

@@ -65,6 +65,9 @@ const TICK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after a dialled tunnel closed for which no new one is opened on its slot.
 const DIALLING_COOLDOWN: Duration = Duration::from_secs(2);
 
+/// The bits of a neighbour's reach for its last three hellos.
+const LATEST_HELLOS: u16 = 0b111 << 13;
+
 /// The dependencies of the tunnels actor.
 #[derive(Clone)]
 pub struct TunnelsDeps {
@@ -141,6 +144,7 @@ impl Tunnels {
             live_settings,
             route_checks,
             shared_keys,
+            heard: RefCell::default(),
         };
         Self {
             common,
@@ -369,6 +373,9 @@ impl Handler<RoutesRead> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
+        let neighbours = read.table.iter().flat_map(|table| &table.neighbours);
+        let heard = neighbours.filter(|neighbour| neighbour.reach & LATEST_HELLOS != 0);
+        *self.common.heard.borrow_mut() = heard.map(|neighbour| neighbour.slot).collect();
         self.routes = read.table.map(Arc::new);
         self.restart_lock.note_table(self.routes.clone());
     }

@@ -2,9 +2,15 @@
 //! own networks overlap the network's IPv4 range has no IPv4 there.
 
 use super::{HostReconciler, PROBE_INTERVAL};
+use crate::messages::Ordered;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use ipnet::Ipv4Net;
-use policies::{observation::INFINITY, units::Uptime};
+use policies::{
+    names::Slot,
+    observation::INFINITY,
+    orders::{CloseReason, Order},
+    units::Uptime,
+};
 use std::time::Duration;
 use wire::{errors::Chain, peer::NodeDocument};
 
@@ -109,6 +115,19 @@ impl HostReconciler {
         }
         self.publish_transit_cost();
         self.forwarding.contradicted_since.is_some()
+    }
+
+    /// Closes tunnels whose links somebody deleted: OpenVPN does not notice that, and logs an error for each packet.
+    pub(super) fn close_tunnels(&self, deleted: &[Slot]) {
+        let table = self.deps.store.tunnels.borrow();
+        for slot in deleted
+            .iter()
+            .filter(|slot| table.tunnels.contains_key(slot))
+        {
+            let (slot, reason) = (*slot, CloseReason::ProcessDied);
+            let order = Order::Close { slot, reason };
+            self.deps.ordered_to.do_send(Ordered { order });
+        }
     }
 
     /// Publishes to other nodes at which cost this one carries their traffic.

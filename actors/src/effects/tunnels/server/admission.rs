@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Rejects a client if another machine with the same key came first and has a tunnel.
+    /// Rejects a client if another machine with the same key came first and has a tunnel that works.
     fn check_machine(
         &self,
         common: &Common,
@@ -116,7 +116,7 @@ impl Server {
         let Some(from) = env.address().map(|address| address.ip().to_canonical()) else {
             return Ok(());
         };
-        let present = common.address_of(peer);
+        let present = common.tunnel_of(peer);
         let at = common.now();
         let admission = common
             .shared_keys
