@@ -72,7 +72,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// The link for the probe cannot be created or used, even though it was created anew.
+    /// The link for the probe cannot be created or used, even after it was created again.
     pub async fn forwards_transit(
         &self,
         network: Network,

@@ -258,6 +258,18 @@ fn a_route_of_babeld_is_restored_as_babeld_would_add_it() {
 }
 
 #[test]
+fn a_rule_with_other_selectors_is_not_taken_for_that_of_the_node() {
+    check(|netns| async move {
+        let k = &netns.kernel;
+        join(k, &netns.ledger()).await;
+        run("ip -6 rule del pref 32000");
+        run("ip -6 rule add pref 32000 iif up0 lookup 197");
+        assert_eq!(repairs(k).await, [(Kind::Rule, 1)]);
+        assert_eq!(repairs(k).await, []);
+    });
+}
+
+#[test]
 fn a_rule_that_comes_before_the_nodes_is_reported_and_so_is_where_it_leads() {
     check(|netns| async move {
         let k = &netns.kernel;
