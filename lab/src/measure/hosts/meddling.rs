@@ -35,14 +35,13 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
         };
         wait_until(IPV4_TIMEOUT, has_ipv4).context("no IPv4 routes")?;
     }
-    // This one comes first, since the node gives a tunnel up whose link stays down for seconds.
-    let mut scenarios = pair.change_links();
-    scenarios.extend(pair.delete_rules());
+    let mut scenarios = pair.delete_rules();
     scenarios.extend(pair.delete_routes());
     scenarios.extend(pair.delete_copies());
     scenarios.extend(pair.delete_everything());
     scenarios.extend(pair.flush_addresses());
     scenarios.extend(pair.change_settings()?);
+    scenarios.extend(pair.change_links());
     lab.stop_nodes();
     Ok(scenarios)
 }
@@ -112,7 +111,7 @@ impl Pair<'_> {
         scenarios
     }
 
-    /// Deletes each route of the daemon in the main table, and each route of babeld.
+    /// Deletes each route of the daemon in the main table, and each IPv6 route of babeld. Its IPv4 routes are not restored.
     fn delete_routes(&self) -> Vec<Scenario> {
         let mut scenarios = Vec::new();
         for (family, table, protocol) in [
@@ -120,20 +119,18 @@ impl Pair<'_> {
             ("-6", "197", "babel"),
             ("-4", "main", "197"),
         ] {
-            {
-                let listed = [family, "route", "show", "table", table, "proto", protocol];
-                for route in self.listing(&listed).lines() {
-                    let words: Vec<&str> = route.split_whitespace().collect();
-                    let length = if words.first() == Some(&"unreachable") {
-                        2
-                    } else {
-                        1
-                    };
-                    let destination = words.get(..length).unwrap_or_default().join(" ");
-                    let line =
-                        format!("{family} route del {destination} table {table} proto {protocol}");
-                    scenarios.push(self.check_listing(&line, "route", &line, &listed));
-                }
+            let listed = [family, "route", "show", "table", table, "proto", protocol];
+            for route in self.listing(&listed).lines() {
+                let words: Vec<&str> = route.split_whitespace().collect();
+                let length = if words.first() == Some(&"unreachable") {
+                    2
+                } else {
+                    1
+                };
+                let destination = words.get(..length).unwrap_or_default().join(" ");
+                let line =
+                    format!("{family} route del {destination} table {table} proto {protocol}");
+                scenarios.push(self.check_listing(&line, "route", &line, &listed));
             }
         }
         scenarios
