@@ -301,7 +301,10 @@ impl<'a> Wiring<'a> {
     fn start_endpoint_sources(
         &self,
         sources: &MembershipSources,
-    ) -> (Guarded<RegistryClient>, Option<Rc<settings_of::LeaseKeeper>>) {
+    ) -> (
+        Guarded<RegistryClient>,
+        Option<Rc<settings_of::LeaseKeeper>>,
+    ) {
         let deps = RegistryClientDeps {
             settings: settings_of::registry_client(self.environment),
             store: self.store.clone(),

@@ -15,7 +15,9 @@ mod traffic;
 pub use children::{ChildTotals, Children};
 pub use counts::{Counts, DrainOutcome, ROLES};
 pub use route_history::{RouteChange, RouteHistory};
-pub use snapshot::{Entry, HostRecord, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot};
+pub use snapshot::{
+    Entry, HostRecord, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot,
+};
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{

@@ -316,7 +316,7 @@ fn send_host_state(telemetry: &Addr<Telemetry>, at: Uptime) {
         hidden_nodes: Some(2),
         listed_peers: Some(3),
         clock_offset_s: Some(2),
-            other_machine: None,
+        other_machine: None,
     });
 }
 

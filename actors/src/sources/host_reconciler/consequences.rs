@@ -40,9 +40,7 @@ pub(super) struct ForwardingProbes {
 impl ForwardingProbes {
     /// Returns whether a probe is due at this time, and takes it as done.
     pub(super) fn is_due(&mut self, at: Uptime) -> bool {
-        let last = self
-            .probed_at
-            .filter(|_| self.contradicted_since.is_none());
+        let last = self.probed_at.filter(|_| self.contradicted_since.is_none());
         let is_due = last.is_none_or(|last| at.since(last) >= PROBE_INTERVAL);
         if is_due {
             self.probed_at = Some(at);
