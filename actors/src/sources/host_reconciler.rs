@@ -37,7 +37,7 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const MIN_DELAY: Duration = Duration::from_millis(250);
 
 /// Maximum delay between a reported change and the comparison.
-const MAX_DELAY: Duration = Duration::from_secs(5);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// Span in which repairs make the next one wait longer.
 const REPAIR_SPAN: Duration = Duration::from_secs(60);

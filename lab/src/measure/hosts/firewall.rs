@@ -12,8 +12,8 @@ const SEPARATED: (usize, usize) = (0, 2);
 const BLOCKED: usize = 1;
 /// Longest wait until babeld has restarted with another role, for which nodes spread over half a minute.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(100);
-/// Longest wait until a node changes what it believes of its host: after a minute of probes, and five minutes after the last change.
-const BELIEF_TIMEOUT: Duration = Duration::from_secs(400);
+/// Longest wait until a node changes what it believes of its host: after twenty seconds of probes, and a minute after the last change.
+const BELIEF_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pings between the separated nodes.
 const PINGS: usize = 20;
 

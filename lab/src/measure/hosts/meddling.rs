@@ -18,15 +18,12 @@ type IsRestored<'a> = Box<dyn Fn() -> bool + 'a>;
 struct Pair<'a> {
     node: &'a Node,
     peer: &'a Node,
-    /// A link of the node by which a tunnel is up.
-    slot: String,
 }
 
 pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     let lab = Lab::build_converged(Options::with_nodes(3))?;
     let (node, peer) = (lab.node(0)?, lab.node(1)?);
-    let slot = slot_in_use(node)?;
-    let pair = Pair { node, peer, slot };
+    let pair = Pair { node, peer };
     if extent == Extent::Full {
         lab.registry_command("set", &["ipv4", IPV4_RANGE])?;
         let has_ipv4 = || {
@@ -35,18 +32,19 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
         };
         wait_until(IPV4_TIMEOUT, has_ipv4).context("no IPv4 routes")?;
     }
-    let mut scenarios = pair.delete_rules();
+    // This one comes first, since the node gives a tunnel up whose link stays down for seconds.
+    let mut scenarios = pair.change_links()?;
+    scenarios.extend(pair.delete_rules());
     scenarios.extend(pair.delete_routes());
     scenarios.extend(pair.delete_copies());
     scenarios.extend(pair.delete_everything());
-    scenarios.extend(pair.flush_addresses());
+    scenarios.extend(pair.flush_addresses()?);
     scenarios.extend(pair.change_settings()?);
-    scenarios.extend(pair.change_links());
     lab.stop_nodes();
     Ok(scenarios)
 }
 
-/// The link of the first tunnel that is up, once the node has published one.
+/// The link of the first tunnel that is up at this moment, once the node has published one.
 fn slot_in_use(node: &Node) -> Result<String> {
     let slot = || {
         let document: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
@@ -169,24 +167,24 @@ impl Pair<'_> {
         vec![self.check(name, "route", &lines, Box::new(is_restored))]
     }
 
-    fn flush_addresses(&self) -> Vec<Scenario> {
+    fn flush_addresses(&self) -> Result<Vec<Scenario>> {
         let lo = ["addr", "show", "lo", "scope", "global"];
         let line = "addr flush dev lo scope global";
         let slot = ["-6", "-o", "addr", "show", "scope", "link"];
-        let flush_slot = format!("-6 addr flush dev {} scope link", self.slot);
-        vec![
-            self.check_listing(line, "address", line, &lo),
-            self.check_listing(&flush_slot, "address", &flush_slot, &slot),
-        ]
+        let on_lo = self.check_listing(line, "address", line, &lo);
+        let flush_slot = format!("-6 addr flush dev {} scope link", slot_in_use(self.node)?);
+        let on_slot = self.check_listing(&flush_slot, "address", &flush_slot, &slot);
+        Ok(vec![on_lo, on_slot])
     }
 
     fn change_settings(&self) -> Result<Vec<Scenario>> {
         let namespace = self.node.namespace();
+        let slot = slot_in_use(self.node)?;
         let mut scenarios = Vec::new();
         for (link, key, wrong, right) in [
             ("all", "forwarding", "0", "1"),
-            (self.slot.as_str(), "accept_ra", "2", "0"),
-            (self.slot.as_str(), "disable_ipv6", "1", "0"),
+            (slot.as_str(), "accept_ra", "2", "0"),
+            (slot.as_str(), "disable_ipv6", "1", "0"),
         ] {
             let path = format!("net/ipv6/conf/{link}/{key}");
             netns::write_sysctl(namespace, &path, wrong)?;
@@ -209,13 +207,18 @@ impl Pair<'_> {
         value.unwrap_or_default().trim().to_owned()
     }
 
-    fn change_links(&self) -> Vec<Scenario> {
+    fn change_links(&self) -> Result<Vec<Scenario>> {
         let listed = ["-o", "link", "show", "up"];
         let names = move || names(&self.listing(&listed));
         let before = names();
         let is_restored = move || names() == before;
-        let line = format!("link set {} down", self.slot);
-        vec![self.check(&line, "link", &line, Box::new(is_restored))]
+        let line = format!("link set {} down", slot_in_use(self.node)?);
+        Ok(vec![self.check(
+            &line,
+            "link",
+            &line,
+            Box::new(is_restored),
+        )])
     }
 }
 
