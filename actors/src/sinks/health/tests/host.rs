@@ -1,6 +1,6 @@
 //! Tests of the findings about what other programs do to the host.
 
-use super::{NOW, ago, check};
+use super::{ago, check};
 use crate::{
     messages::{HostCompared, HostRepaired},
     sinks::telemetry::Snapshot,
