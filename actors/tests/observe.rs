@@ -31,8 +31,9 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
-    STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
+    ChangedNodes, DECISIONS_PATH, DecisionsDocument, EVENTS_PATH, Event, EventsDocument,
+    PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument,
+    TUNNELS_PATH, TunnelsDocument,
 };
 
 #[actix::test]
@@ -161,6 +162,7 @@ async fn a_restarted_telemetry_continues_counting() {
         clock: node.clock.clone(),
         published: node.published.clone(),
         names: membership::node_names::NodeNames::default(),
+        find: actors::sinks::health::present_findings,
     })
     .start();
     restarted.do_send(ActorRestarted { actor: "policy" });
@@ -297,6 +299,46 @@ async fn the_control_socket_serves_the_values_that_were_sent() {
         taken.to_string().contains("another daemon answers"),
         "{taken}"
     );
+}
+
+#[actix::test]
+async fn events_are_answered_at_once_and_a_reader_can_wait_for_the_next_one() {
+    let node = Node::start().await;
+    let folder = Folder::new("events");
+    let path = folder.0.join("control.sock");
+    let access = control::Access {
+        path: path.clone(),
+        group: None,
+        rejected_uids: vec![],
+    };
+    let (reloads, _) = tokio::sync::mpsc::channel(1);
+    let server = control::serve(access, node.clock.clone(), node.published.clone(), reloads);
+    actix_rt::spawn(server.unwrap());
+
+    let past: EventsDocument = fetch_document(&path, EVENTS_PATH).await;
+    let kinds: Vec<_> = past.events.iter().map(|entry| &entry.event).collect();
+    assert!(matches!(kinds[0], Event::DaemonStarted { .. }), "{kinds:?}");
+    let reached = ChangedNodes {
+        count: 3,
+        reachable: 3,
+    };
+    for expected in [Event::TunnelUp, Event::NodesReached(reached)] {
+        assert!(kinds.contains(&&expected), "{kinds:?}");
+    }
+    let newest = past.events.last().unwrap().number;
+    assert_eq!(newest, past.newest);
+
+    let wait = format!("{EVENTS_PATH}?after={newest}&wait_seconds=30");
+    let (next, ()) = tokio::join!(fetch_document::<EventsDocument>(&path, &wait), async {
+        node.telemetry.do_send(ActorRestarted { actor: "policy" });
+    });
+    let next: Vec<_> = next.events.iter().map(|entry| &entry.event).collect();
+    let actor = "policy".to_owned();
+    assert!(next.contains(&&Event::ActorRestarted { actor }), "{next:?}");
+
+    let other_run = format!("{EVENTS_PATH}?after=1000000&wait_seconds=30");
+    let all: EventsDocument = fetch_document(&path, &other_run).await;
+    assert!(all.events.len() > past.events.len());
 }
 
 #[actix::test]

@@ -73,6 +73,8 @@ enum Verb {
     Hosts(status_verbs::HostsArgs),
     /// Explain why tunnels were opened and closed, and what would close the present ones
     Why(status_verbs::WhyArgs),
+    /// Show what changed lately; with --follow, also what changes from now on
+    Events(status_verbs::EventsArgs),
     /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
     /// Write manual pages and completions, for the package
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Verb::Routes(args) => status_verbs::routes(&args),
         Verb::Hosts(args) => status_verbs::hosts(&args),
         Verb::Why(args) => status_verbs::why(&args),
+        Verb::Events(args) => status_verbs::events(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
         Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),
     }

@@ -1,7 +1,8 @@
-//! `warren status`, `tunnels`, `peers`, `routes`, `hosts` and `why` show what the running daemon reports.
+//! `warren status`, `tunnels`, `peers`, `routes`, `hosts`, `why` and `events` show what the running daemon reports.
 //!
 //! Each verb fetches one document of `wire::control` and prints it for people; with `--json` the document is printed as it came.
 
+mod events;
 mod format;
 mod hosts;
 mod layout;
@@ -17,6 +18,7 @@ use crate::{
     output::fail,
 };
 use clap::Args;
+pub(crate) use events::{EventsArgs, events};
 use serde::de::DeserializeOwned;
 use std::{
     io::{self, ErrorKind, Write},

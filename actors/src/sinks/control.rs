@@ -5,6 +5,7 @@
 //! snapshot, without a message to any actor. Only root can have the configuration reloaded.
 
 mod documents;
+mod events;
 
 use crate::sinks::telemetry::Published;
 use actix_web::{
@@ -14,6 +15,7 @@ use actix_web::{
     web,
 };
 use documents::View;
+use events::WaitingRequests;
 use os::clock::Clock;
 use serde::Serialize;
 use std::{
@@ -28,8 +30,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH, ReloadDocument,
-    STATUS_PATH, TUNNELS_PATH,
+    DECISIONS_PATH, EVENTS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH,
+    ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
 
@@ -95,17 +97,20 @@ pub fn serve(
     reloads: mpsc::Sender<ReloadRequest>,
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
+    let waiting = WaitingRequests::default();
     let make = move || {
         App::new()
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
             .app_data(web::Data::new(reloads.clone()))
+            .app_data(web::Data::new(waiting.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
             .route(PEERS_PATH, web::get().to(peers))
             .route(NAMES_PATH, web::get().to(names))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
+            .route(EVENTS_PATH, web::get().to(events::events))
             .route(RELOAD_PATH, web::post().to(reload))
             .configure(add_panic_route)
             .default_service(web::to(not_found))
