@@ -110,6 +110,18 @@ pub(crate) fn post(socket: &Path, path: &str) -> Result<String, ControlError> {
     call(socket, "POST", path, LIMITS)
 }
 
+/// As [`post`], for an answer that takes the daemon a while.
+///
+/// # Errors
+/// As [`post`].
+pub(crate) fn post_within(
+    socket: &Path,
+    path: &str,
+    time: Duration,
+) -> Result<String, ControlError> {
+    call(socket, "POST", path, Limits { time, ..LIMITS })
+}
+
 fn call(socket: &Path, method: &str, path: &str, limits: Limits) -> Result<String, ControlError> {
     let answer = local_http::send(Endpoint::Unix(socket), method, path, None, limits)
         .map_err(|error| ControlError::from_request(error, socket))?;

@@ -1,4 +1,4 @@
-//! `warren status`, `tunnels`, `peers`, `routes`, `hosts`, `why` and `events` show what the running daemon reports.
+//! `warren status`, `tunnels`, `peers`, `routes`, `hosts`, `why`, `events`, `ping` and `trace` show what the running daemon reports.
 //!
 //! Each verb fetches one document of `wire::control` and prints it for people; with `--json` the document is printed as it came.
 
@@ -6,6 +6,7 @@ mod events;
 mod format;
 mod hosts;
 mod layout;
+mod path;
 mod peers;
 mod routes;
 mod status;
@@ -19,6 +20,7 @@ use crate::{
 };
 use clap::Args;
 pub(crate) use events::{EventsArgs, events};
+pub(crate) use path::{PingArgs, TraceArgs, ping, trace};
 use serde::de::DeserializeOwned;
 use std::{
     io::{self, ErrorKind, Write},

@@ -6,12 +6,14 @@
 //! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
 //! skip fields that they do not know.
 
+mod echo;
 mod events;
 mod health;
 mod names;
 mod peers;
 mod routes;
 
+pub use echo::*;
 pub use events::*;
 pub use health::*;
 pub use names::*;
@@ -39,6 +41,8 @@ pub const ROUTES_PATH: &str = "/v1/routes";
 pub const DECISIONS_PATH: &str = "/v1/decisions";
 /// The path of [`EventsDocument`], with an [`EventQuery`].
 pub const EVENTS_PATH: &str = "/v1/events";
+/// The path to which a `POST` with an [`EchoQuery`] sends an echo request; the answer is an [`EchoDocument`].
+pub const ECHO_PATH: &str = "/v1/echo";
 /// The path to which a `POST` reloads the configuration; the answer is a [`ReloadDocument`].
 pub const RELOAD_PATH: &str = "/v1/reload";
 

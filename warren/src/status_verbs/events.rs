@@ -8,14 +8,13 @@ use super::{
 };
 use crate::{
     control_client::{self, ControlError},
-    output::{fail, print_error_line},
+    output::{fail, pause, print_error_line},
 };
 use clap::Args;
 use std::{
     io::{self, ErrorKind, Write},
     path::PathBuf,
     process::ExitCode,
-    thread,
     time::Duration,
 };
 use wire::control::{
@@ -94,19 +93,11 @@ fn follow(args: &EventsArgs, subject: Option<&Subject>, mut last: EventsDocument
                     print_error_line(format!("{error}; waiting for it"));
                 }
                 is_away = true;
-                pause();
+                pause(RETRY_INTERVAL);
             }
             Err(error) => return fail(&error, error.exit_code()),
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the command has one thread and no actors"
-)]
-fn pause() {
-    thread::sleep(RETRY_INTERVAL);
 }
 
 fn find_subject(args: &EventsArgs) -> Result<Option<Subject>, ExitCode> {

@@ -24,10 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct WaitingRequests(Arc<AtomicUsize>);
 
 /// The place of one waiting request, which is free again once this is dropped.
-struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl WaitingRequests {
-    fn take(&self) -> Option<Place> {
+    pub(super) fn take(&self) -> Option<Place> {
         let waiting = self.0.fetch_add(1, Ordering::Relaxed);
         let place = Place(self.0.clone());
         (waiting < MAX_WAITING).then_some(place)
@@ -48,8 +48,7 @@ pub(super) async fn events(
     clock: web::Data<Clock>,
     waiting: web::Data<WaitingRequests>,
 ) -> HttpResponse {
-    let is_allowed = request.conn_data::<Caller>() != Some(&Caller::Rejected);
-    if query.wait_seconds > 0 && is_allowed {
+    if query.wait_seconds > 0 && Caller::can_read(&request) {
         let Some(_place) = waiting.take() else {
             let title = "too many requests wait for events: try again later";
             return problem(StatusCode::SERVICE_UNAVAILABLE, title);
