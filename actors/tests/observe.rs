@@ -1,4 +1,4 @@
-//! Sends messages to telemetry, and reads its snapshot as users do: with promtool, with Prometheus, and over the control socket.
+//! Sends messages to telemetry, and reads its snapshot as users do: with promtool and with Prometheus.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,27 +13,14 @@ mod snapshot;
 use actix::Actor;
 use actors::{
     messages::{ActorRestarted, RoutesRead},
-    sinks::{
-        control,
-        telemetry::{self, Telemetry, TelemetryDeps},
-    },
+    sinks::telemetry::{Telemetry, TelemetryDeps},
 };
 use exporting_node::*;
-use os::clock::Clock;
-use snapshot::identity;
 use std::{
     io::Write,
-    path::Path,
     process::{Command, Stdio},
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpStream, UnixStream},
-};
-use wire::control::{
-    DECISIONS_PATH, DecisionsDocument, PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument,
-    STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[actix::test]
 async fn promtool_accepts_the_metrics_and_the_values_are_those_that_were_sent() {
@@ -161,6 +148,7 @@ async fn a_restarted_telemetry_continues_counting() {
         clock: node.clock.clone(),
         published: node.published.clone(),
         names: membership::node_names::NodeNames::default(),
+        find: actors::sinks::health::present_findings,
     })
     .start();
     restarted.do_send(ActorRestarted { actor: "policy" });
@@ -177,156 +165,6 @@ async fn a_restarted_telemetry_continues_counting() {
     })
     .await;
     assert_eq!(node.published.load().log.len(), 5);
-}
-
-/// Fetches a document from the control socket.
-async fn fetch_document<D: for<'a> serde::Deserialize<'a>>(socket: &Path, path: &str) -> D {
-    let (status, body) = get(UnixStream::connect(socket).await.unwrap(), path).await;
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-#[actix::test]
-async fn the_control_socket_serves_the_values_that_were_sent() {
-    let node = Node::start().await;
-    let folder = Folder::new("control");
-    let path = folder.0.join("control.sock");
-    let access = control::Access {
-        path: path.clone(),
-        group: None,
-        rejected_uids: vec![],
-    };
-    let (reloads, _) = tokio::sync::mpsc::channel(1);
-    let serve = || {
-        control::serve(
-            access.clone(),
-            node.clock.clone(),
-            node.published.clone(),
-            reloads.clone(),
-        )
-    };
-    actix_rt::spawn(serve().unwrap());
-
-    let status: StatusDocument = fetch_document(&path, STATUS_PATH).await;
-    assert_eq!((status.prefix.as_str(), status.ready), ("7/16", true));
-    assert_eq!(status.address.to_string(), "fd12:3456:789a:7::1");
-    assert!(status.dry_run);
-    assert_eq!(
-        (status.tunnels_up.dialled, status.tunnels_up.accepted),
-        (1, 1)
-    );
-    assert_eq!(
-        (
-            status.processes.len(),
-            status.leases.len(),
-            status.actor_restarts
-        ),
-        (2, 1, 1)
-    );
-    assert_eq!(
-        (
-            status.exit_gateway.as_deref(),
-            status.nodes_known,
-            status.routes_installed
-        ),
-        (Some("12/16"), 3, 3)
-    );
-    let tunnels: TunnelsDocument = fetch_document(&path, TUNNELS_PATH).await;
-    let first = &tunnels.tunnels[0];
-    assert_eq!(
-        (first.slot.as_str(), first.peer.as_str(), first.rx_bytes),
-        ("wrn0", "9/16", 100_000)
-    );
-    assert_eq!(
-        (first.nodes_served, first.loss_ratio, first.rtt_seconds),
-        (2, Some(0.1), Some(0.01))
-    );
-    assert_eq!(first.verdict.as_deref(), Some("kept: carries a fair share"));
-    let peers: PeersDocument = fetch_document(&path, PEERS_PATH).await;
-    let slots: Vec<_> = peers
-        .peers
-        .iter()
-        .map(|peer| peer.slot.as_deref())
-        .collect();
-    assert_eq!(slots, [Some("wrn0"), None, None]);
-    let routes: RoutesDocument = fetch_document(&path, ROUTES_PATH).await;
-    assert_eq!(
-        (
-            routes.babeld_answers,
-            routes.routes.len(),
-            routes.neighbours.len()
-        ),
-        (true, 4, 2)
-    );
-    let exits: Vec<_> = routes
-        .exit_routes
-        .iter()
-        .map(|exit| (exit.gateway.as_str(), exit.installed))
-        .collect();
-    assert_eq!(exits, [("11/16", false), ("12/16", true)]);
-    let decisions: DecisionsDocument = fetch_document(&path, DECISIONS_PATH).await;
-    assert!(decisions.dry_run);
-    let summary = |entry: &wire::control::DecisionEntry| {
-        (entry.number, entry.order.clone(), entry.peer.clone())
-    };
-    let expected = [
-        (1, "closed", "8/16"),
-        (2, "reconnected", "9/16"),
-        (3, "open", "9/16"),
-        (4, "drain", "9/16"),
-        (5, "close", "9/16"),
-    ];
-    let expected =
-        expected.map(|(number, order, peer)| (number, order.to_owned(), Some(peer.to_owned())));
-    assert_eq!(
-        decisions.decisions.iter().map(summary).collect::<Vec<_>>(),
-        expected
-    );
-
-    assert_eq!(
-        get(UnixStream::connect(&path).await.unwrap(), "/v1/else")
-            .await
-            .0,
-        404
-    );
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o660);
-    let taken = serve().err().unwrap();
-    assert!(
-        taken.to_string().contains("another daemon answers"),
-        "{taken}"
-    );
-}
-
-#[actix::test]
-async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
-    let clock = Clock::boottime();
-    let published = telemetry::publish(identity(clock.now()), &clock);
-    let folder = Folder::new("dead");
-    let serve = |name: &str| {
-        let access = control::Access {
-            path: folder.0.join(name),
-            group: None,
-            rejected_uids: vec![],
-        };
-        let (reloads, _) = tokio::sync::mpsc::channel(1);
-        control::serve(access, clock.clone(), published.clone(), reloads)
-    };
-    drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
-    assert!(serve("dead.sock").is_ok());
-    std::fs::write(folder.0.join("file"), "precious").unwrap();
-    assert!(
-        serve("file")
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("is not a socket")
-    );
-    assert_eq!(
-        std::fs::read_to_string(folder.0.join("file")).unwrap(),
-        "precious"
-    );
 }
 
 #[actix::test]

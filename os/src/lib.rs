@@ -9,6 +9,7 @@
 //! | create slots, set them up or down, install addresses and routes | [`kernel::Kernel`] |
 //! | start OpenVPN or babeld, and receive its output | [`process::Child`], [`process::Supervised`] |
 //! | send an echo request through one link | [`echo_socket`] |
+//! | find which node a packet with a small hop limit reaches | [`hop_echo`] |
 //! | send a Babel packet in addition to babeld's | [`babel_socket`] |
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
@@ -23,6 +24,7 @@ pub mod babel_listener;
 pub mod babel_socket;
 pub mod clock;
 pub mod echo_socket;
+pub mod hop_echo;
 pub mod kernel;
 pub mod memory;
 pub mod path_mtu;

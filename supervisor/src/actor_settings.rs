@@ -5,7 +5,10 @@ use actors::{
     deciders::prober::{ASSUMED_ROUTES, ProberSettings},
     effects::tunnels,
     live_settings::{LiveSettings, LocalLimits, Mode},
-    sinks::telemetry::Published,
+    sinks::{
+        health,
+        telemetry::{Published, TelemetryDeps},
+    },
     sources::{
         babeld,
         candidate_prober::CandidateProberSettings,
@@ -70,6 +73,15 @@ pub struct Environment<'a> {
     pub registry: RegistryApiClient,
     /// Decides which private endpoints are announced and dialled.
     pub private: PrivateEndpoints,
+}
+
+pub(crate) fn telemetry(environment: &Environment<'_>) -> TelemetryDeps {
+    TelemetryDeps {
+        clock: environment.store.clock.clone(),
+        published: environment.published.clone(),
+        names: environment.store.names.clone(),
+        find: health::present_findings,
+    }
 }
 
 pub(crate) fn documents(environment: &Environment<'_>) -> DocumentSettings {

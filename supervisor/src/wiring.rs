@@ -16,7 +16,7 @@ use actors::{
     },
     guardian::{Guardian, guard},
     messages::{ActorRestarted, SettingsChanged},
-    sinks::telemetry::{Telemetry, TelemetryDeps},
+    sinks::telemetry::Telemetry,
     sources::{
         babeld::{Babeld, BabeldDeps, BabeldProcess, StopBabeld},
         candidate_prober::{CandidateProber, CandidateProberDeps},
@@ -147,11 +147,7 @@ impl<'a> Wiring<'a> {
             openvpn_uid: environment.host.openvpn_rights.uid,
             tunnels: store.tunnels.clone(),
         });
-        let deps = TelemetryDeps {
-            clock: store.clock.clone(),
-            published: environment.published.clone(),
-            names: store.names.clone(),
-        };
+        let deps = settings_of::telemetry(environment);
         Self {
             environment,
             store: store.clone(),

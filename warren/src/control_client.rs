@@ -87,7 +87,19 @@ impl ControlError {
 /// # Errors
 /// The daemon does not run, does not admit this user, or gives no complete answer.
 pub(crate) fn get(socket: &Path, path: &str) -> Result<String, ControlError> {
-    call(socket, "GET", path)
+    call(socket, "GET", path, LIMITS)
+}
+
+/// As [`get`], for an answer that the daemon may hold back for a while.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn get_within(
+    socket: &Path,
+    path: &str,
+    time: Duration,
+) -> Result<String, ControlError> {
+    call(socket, "GET", path, Limits { time, ..LIMITS })
 }
 
 /// Has the daemon do what `path` stands for, and returns the body of its answer.
@@ -95,11 +107,23 @@ pub(crate) fn get(socket: &Path, path: &str) -> Result<String, ControlError> {
 /// # Errors
 /// As [`get`], or the daemon rejects the request.
 pub(crate) fn post(socket: &Path, path: &str) -> Result<String, ControlError> {
-    call(socket, "POST", path)
+    call(socket, "POST", path, LIMITS)
 }
 
-fn call(socket: &Path, method: &str, path: &str) -> Result<String, ControlError> {
-    let answer = local_http::send(Endpoint::Unix(socket), method, path, None, LIMITS)
+/// As [`post`], for an answer that takes the daemon a while.
+///
+/// # Errors
+/// As [`post`].
+pub(crate) fn post_within(
+    socket: &Path,
+    path: &str,
+    time: Duration,
+) -> Result<String, ControlError> {
+    call(socket, "POST", path, Limits { time, ..LIMITS })
+}
+
+fn call(socket: &Path, method: &str, path: &str, limits: Limits) -> Result<String, ControlError> {
+    let answer = local_http::send(Endpoint::Unix(socket), method, path, None, limits)
         .map_err(|error| ControlError::from_request(error, socket))?;
     body_of_answer(answer, socket)
 }

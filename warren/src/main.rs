@@ -73,6 +73,12 @@ enum Verb {
     Hosts(status_verbs::HostsArgs),
     /// Explain why tunnels were opened and closed, and what would close the present ones
     Why(status_verbs::WhyArgs),
+    /// Show what changed lately; with --follow, also what changes from now on
+    Events(status_verbs::EventsArgs),
+    /// Send echo requests to a node; exits with 1 if none is answered
+    Ping(status_verbs::PingArgs),
+    /// Show each node on the path to a node, with round trip and loss; exits with 1 if it does not answer
+    Trace(status_verbs::TraceArgs),
     /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
     /// Write manual pages and completions, for the package
@@ -98,6 +104,9 @@ fn main() -> ExitCode {
         Verb::Routes(args) => status_verbs::routes(&args),
         Verb::Hosts(args) => status_verbs::hosts(&args),
         Verb::Why(args) => status_verbs::why(&args),
+        Verb::Events(args) => status_verbs::events(&args),
+        Verb::Ping(args) => status_verbs::ping(&args),
+        Verb::Trace(args) => status_verbs::trace(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
         Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),
     }

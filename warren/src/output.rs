@@ -7,6 +7,8 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 /// Largest text that [`read_text`] returns; the rest of a longer input is ignored.
@@ -44,6 +46,15 @@ pub fn fail(error: &dyn Error, code: u8) -> ExitCode {
     }
     text.lines().for_each(print_error_line);
     ExitCode::from(code)
+}
+
+/// Waits for this time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command has one thread and no actors"
+)]
+pub fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// Reads at most 256 KiB of text from a file, or from the standard input if its name is `-`.

@@ -1,10 +1,12 @@
-//! `warren status`, `tunnels`, `peers`, `routes`, `hosts` and `why` show what the running daemon reports.
+//! `warren status`, `tunnels`, `peers`, `routes`, `hosts`, `why`, `events`, `ping` and `trace` show what the running daemon reports.
 //!
 //! Each verb fetches one document of `wire::control` and prints it for people; with `--json` the document is printed as it came.
 
+mod events;
 mod format;
 mod hosts;
 mod layout;
+mod path;
 mod peers;
 mod routes;
 mod status;
@@ -17,6 +19,8 @@ use crate::{
     output::fail,
 };
 use clap::Args;
+pub(crate) use events::{EventsArgs, events};
+pub(crate) use path::{PingArgs, TraceArgs, ping, trace};
 use serde::de::DeserializeOwned;
 use std::{
     io::{self, ErrorKind, Write},

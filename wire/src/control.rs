@@ -1,16 +1,20 @@
-//! The documents of the control socket: what `warren status`, `tunnels`, `peers`, `routes` and
-//! `why` show, and what their `--json` prints.
+//! The documents of the control socket: what `warren status`, `tunnels`, `peers`, `routes`, `why` and
+//! `events` show, and what their `--json` prints.
 //!
 //! Each is one object with `"version": 1`. Names are in snake case; bytes, seconds and ratios in
 //! base units; times in RFC 3339 UTC. Names of nodes and slots appear in their canonical spelling.
 //! A field whose value is unknown is `null`, never left out. A version may gain fields; readers
 //! skip fields that they do not know.
 
+mod echo;
+mod events;
 mod health;
 mod names;
 mod peers;
 mod routes;
 
+pub use echo::*;
+pub use events::*;
 pub use health::*;
 pub use names::*;
 pub use peers::*;
@@ -35,6 +39,10 @@ pub const NAMES_PATH: &str = "/v1/names";
 pub const ROUTES_PATH: &str = "/v1/routes";
 /// The path of [`DecisionsDocument`].
 pub const DECISIONS_PATH: &str = "/v1/decisions";
+/// The path of [`EventsDocument`], with an [`EventQuery`].
+pub const EVENTS_PATH: &str = "/v1/events";
+/// The path to which a `POST` with an [`EchoQuery`] sends an echo request; the answer is an [`EchoDocument`].
+pub const ECHO_PATH: &str = "/v1/echo";
 /// The path to which a `POST` reloads the configuration; the answer is a [`ReloadDocument`].
 pub const RELOAD_PATH: &str = "/v1/reload";
 

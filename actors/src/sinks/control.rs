@@ -5,6 +5,8 @@
 //! snapshot, without a message to any actor. Only root can have the configuration reloaded.
 
 mod documents;
+mod echo;
+mod events;
 
 use crate::sinks::telemetry::Published;
 use actix_web::{
@@ -14,6 +16,7 @@ use actix_web::{
     web,
 };
 use documents::View;
+use events::WaitingRequests;
 use os::clock::Clock;
 use serde::Serialize;
 use std::{
@@ -28,8 +31,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH, ROUTES_PATH, ReloadDocument,
-    STATUS_PATH, TUNNELS_PATH,
+    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH,
+    ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
 
@@ -95,17 +98,21 @@ pub fn serve(
     reloads: mpsc::Sender<ReloadRequest>,
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
+    let waiting = WaitingRequests::default();
     let make = move || {
         App::new()
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
             .app_data(web::Data::new(reloads.clone()))
+            .app_data(web::Data::new(waiting.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
             .route(PEERS_PATH, web::get().to(peers))
             .route(NAMES_PATH, web::get().to(names))
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
+            .route(EVENTS_PATH, web::get().to(events::events))
+            .route(ECHO_PATH, web::post().to(echo::echo))
             .route(RELOAD_PATH, web::post().to(reload))
             .configure(add_panic_route)
             .default_service(web::to(not_found))
@@ -169,6 +176,13 @@ enum Caller {
     Rejected,
 }
 
+impl Caller {
+    /// Returns whether the process that sent a request may read documents.
+    fn can_read(request: &HttpRequest) -> bool {
+        matches!(request.conn_data::<Self>(), Some(Self::Root | Self::Reader))
+    }
+}
+
 /// Determines the user at the other end of a connection by `SO_PEERCRED`, and stores whether it is allowed.
 fn identify(connection: &dyn Any, data: &mut Extensions, rejected_uids: &[u32]) {
     let stream = connection.downcast_ref::<actix_web::rt::net::UnixStream>();
@@ -208,11 +222,8 @@ fn answer<D: Serialize>(
     clock: &Clock,
     build: impl Fn(&View) -> D,
 ) -> HttpResponse {
-    match request.conn_data::<Caller>() {
-        Some(Caller::Root | Caller::Reader) => {}
-        Some(Caller::Rejected) | None => {
-            return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
-        }
+    if !Caller::can_read(request) {
+        return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
     }
     let snapshot = published.load();
     let document = build(&View::new(&snapshot, clock));
@@ -265,10 +276,7 @@ fn add_panic_route(service: &mut web::ServiceConfig) {
 }
 
 async fn request_panic(request: HttpRequest, actor: web::Path<String>) -> HttpResponse {
-    if !matches!(
-        request.conn_data::<Caller>(),
-        Some(Caller::Root | Caller::Reader)
-    ) {
+    if !Caller::can_read(&request) {
         return problem(StatusCode::FORBIDDEN, "this user may not query the daemon");
     }
     crate::guardian::panics::request_panic(actor.into_inner());

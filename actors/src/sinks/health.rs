@@ -9,7 +9,7 @@ mod reachability;
 
 pub use findings::{FindingId, Severity};
 
-use crate::sinks::telemetry::{STALE, Snapshot};
+use crate::sinks::telemetry::{PresentFinding, STALE, Snapshot};
 use policies::units::Uptime;
 use std::time::Duration;
 
@@ -138,6 +138,20 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
     findings.extend(process_restarting(node, now));
     findings.sort_by_key(|finding| (finding.severity, finding.id));
     Health { findings }
+}
+
+/// Returns the present findings by their labels, for the log of events.
+pub fn present_findings(node: &Snapshot, now: Uptime) -> Vec<PresentFinding> {
+    let present = |finding: Finding| PresentFinding {
+        finding: finding.id.label(),
+        severity: finding.severity.label(),
+        seen: finding.seen,
+    };
+    assess(node, now)
+        .findings
+        .into_iter()
+        .map(present)
+        .collect()
 }
 
 fn stale_telemetry(node: &Snapshot, now: Uptime) -> Option<Finding> {

@@ -6,6 +6,8 @@
 
 mod children;
 mod counts;
+mod event_log;
+mod event_sources;
 mod readings;
 mod records;
 mod route_history;
@@ -14,6 +16,7 @@ mod traffic;
 
 pub use children::{ChildTotals, Children};
 pub use counts::{Counts, DrainOutcome, ROLES};
+pub use event_log::{EventLog, EventRecord, PresentFinding};
 pub use route_history::{RouteChange, RouteHistory};
 pub use snapshot::{
     Entry, HostRecord, NodeDescription, ReadTimes, RegistryContact, STALE, Served, Snapshot,
@@ -30,6 +33,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
 use membership::node_names::NodeNames;
 use os::clock::{Clock, wall};
+use policies::units::Uptime;
 use std::{sync::Arc, time::Duration};
 
 /// The newest snapshot, as readers share it.
@@ -44,7 +48,9 @@ const MAX_CLOCK_DEVIATION: Duration = Duration::from_secs(1);
 /// Publishes the first, empty snapshot. What it returns outlives the actor.
 pub fn publish(identity: NodeDescription, clock: &Clock) -> Published {
     let booted_at = wall().saturating_sub(clock.now().0);
-    Arc::new(ArcSwap::from_pointee(Snapshot::new(identity, booted_at)))
+    let mut snapshot = Snapshot::new(identity, booted_at);
+    snapshot.log_start();
+    Arc::new(ArcSwap::from_pointee(snapshot))
 }
 
 /// The dependencies of telemetry.
@@ -56,6 +62,8 @@ pub struct TelemetryDeps {
     pub published: Published,
     /// The names of nodes.
     pub names: NodeNames,
+    /// Assesses the health of the node of a snapshot, so that its findings become events.
+    pub find: fn(&Snapshot, Uptime) -> Vec<PresentFinding>,
 }
 
 /// The actor that counts events and publishes snapshots.
@@ -64,6 +72,7 @@ pub struct Telemetry {
     snapshot: Snapshot,
     published: Published,
     names: NodeNames,
+    find: fn(&Snapshot, Uptime) -> Vec<PresentFinding>,
 }
 
 impl Telemetry {
@@ -73,6 +82,7 @@ impl Telemetry {
             clock,
             published,
             names,
+            find,
         } = deps;
         let snapshot = Snapshot::clone(&published.load());
         Self {
@@ -80,6 +90,7 @@ impl Telemetry {
             snapshot,
             published,
             names,
+            find,
         }
     }
 
@@ -93,6 +104,8 @@ impl Telemetry {
         if booted_at.abs_diff(self.snapshot.booted_at) > MAX_CLOCK_DEVIATION {
             self.snapshot.booted_at = booted_at;
         }
+        let present = (self.find)(&self.snapshot, now);
+        self.snapshot.log_findings(&present);
         self.published.store(Arc::new(self.snapshot.clone()));
     }
 }
@@ -105,13 +118,14 @@ impl Actor for Telemetry {
     }
 }
 
-/// Implements a handler for each message, which changes the snapshot.
+/// Implements a handler for each message, which changes the snapshot. `now` is the time at which it is handled.
 macro_rules! handlers {
-    ($($message:ident: |$snapshot:ident, $fact:ident| $change:expr;)*) => {$(
+    ($($message:ident: |$snapshot:ident, $fact:ident, $now:ident| $change:expr;)*) => {$(
         impl Handler<$message> for Telemetry {
             type Result = ();
 
             fn handle(&mut self, $fact: $message, _: &mut Self::Context) {
+                let $now = self.clock.now();
                 let $snapshot = &mut self.snapshot;
                 $change;
             }
@@ -120,26 +134,67 @@ macro_rules! handlers {
 }
 
 handlers! {
-    LinksSampled: |snapshot, reading| snapshot.on_links_sampled(reading);
-    RoutesRead: |snapshot, reading| snapshot.on_routes_read(reading);
-    RoutesSuspected: |snapshot, fact| snapshot.on_routes_suspected(fact);
-    ProbesRead: |snapshot, reading| snapshot.on_probes_read(reading);
-    PeersRead: |snapshot, reading| snapshot.peers = Arc::new(reading);
-    LeasesRead: |snapshot, reading| snapshot.leases = Arc::new(reading);
-    ProcessesRead: |snapshot, reading| snapshot.on_processes_read(reading);
-    Decided: |snapshot, fact| snapshot.on_decided(fact);
-    TunnelOpened: |snapshot, fact| snapshot.on_tunnel_opened(&fact);
-    TunnelCameUp: |snapshot, fact| snapshot.on_tunnel_up(&fact);
-    TunnelClosed: |snapshot, fact| snapshot.on_tunnel_closed(&fact);
-    CandidateProbed: |snapshot, fact| snapshot.on_candidate_probed(fact);
-    RegistryContacted: |snapshot, fact| snapshot.on_registry_contacted(fact);
-    DocumentsChanged: |snapshot, fact| snapshot.documents = fact.documents;
-    CredentialsChanged: |snapshot, fact| snapshot.certificate = fact.certificate.map(Arc::new);
-    OwnEndpointsRead: |snapshot, reading| snapshot.own_endpoints = Arc::new(reading);
-    SettingsChanged: |snapshot, fact| snapshot.on_settings_changed(&fact.settings);
-    ActorRestarted: |snapshot, fact| snapshot.on_actor_restarted(&fact);
-    WaitOverdue: |snapshot, fact| snapshot.on_wait_overdue(fact);
-    HostCompared: |snapshot, reading| Arc::make_mut(&mut snapshot.host).comparison = reading;
-    HostRepaired: |snapshot, fact| snapshot.on_host_repaired(fact);
-    KeyShared: |snapshot, fact| snapshot.on_key_shared(&fact);
+    LinksSampled: |snapshot, reading, _now| snapshot.on_links_sampled(reading);
+    RoutesRead: |snapshot, reading, now| {
+        let gateway = snapshot.gateway();
+        snapshot.log_routes(&reading);
+        snapshot.on_routes_read(reading);
+        snapshot.log_gateway(now, gateway);
+    };
+    RoutesSuspected: |snapshot, fact, now| {
+        snapshot.log_suspected(now, &fact);
+        snapshot.on_routes_suspected(fact);
+    };
+    ProbesRead: |snapshot, reading, _now| snapshot.on_probes_read(reading);
+    PeersRead: |snapshot, reading, _now| snapshot.peers = Arc::new(reading);
+    LeasesRead: |snapshot, reading, _now| {
+        snapshot.log_leases(&reading);
+        snapshot.leases = Arc::new(reading);
+    };
+    ProcessesRead: |snapshot, reading, _now| {
+        snapshot.log_processes(&reading);
+        snapshot.on_processes_read(reading);
+    };
+    Decided: |snapshot, fact, _now| {
+        snapshot.log_decided(&fact);
+        snapshot.on_decided(fact);
+    };
+    TunnelOpened: |snapshot, fact, _now| {
+        snapshot.log_opened(&fact);
+        snapshot.on_tunnel_opened(&fact);
+    };
+    TunnelCameUp: |snapshot, fact, _now| {
+        snapshot.on_tunnel_up(&fact);
+        snapshot.log_came_up(&fact);
+    };
+    TunnelClosed: |snapshot, fact, _now| {
+        snapshot.log_closed(&fact);
+        snapshot.on_tunnel_closed(&fact);
+    };
+    CandidateProbed: |snapshot, fact, _now| snapshot.on_candidate_probed(fact);
+    RegistryContacted: |snapshot, fact, _now| snapshot.on_registry_contacted(fact);
+    DocumentsChanged: |snapshot, fact, now| {
+        snapshot.log_documents(now, &fact);
+        snapshot.documents = fact.documents;
+    };
+    CredentialsChanged: |snapshot, fact, _now| {
+        snapshot.log_certificate(&fact);
+        snapshot.certificate = fact.certificate.map(Arc::new);
+    };
+    OwnEndpointsRead: |snapshot, reading, _now| snapshot.own_endpoints = Arc::new(reading);
+    SettingsChanged: |snapshot, fact, now| {
+        snapshot.log_reload(now, &fact.settings.pending_restart);
+        snapshot.on_settings_changed(&fact.settings);
+    };
+    ActorRestarted: |snapshot, fact, now| {
+        snapshot.log_actor_restarted(now, &fact);
+        snapshot.on_actor_restarted(&fact);
+    };
+    WaitOverdue: |snapshot, fact, now| {
+        snapshot.log_overdue(now, &fact);
+        snapshot.on_wait_overdue(fact);
+    };
+    HostCompared: |snapshot, reading, _now| Arc::make_mut(&mut snapshot.host).comparison = reading;
+    HostRepaired: |snapshot, fact, _now| snapshot.on_host_repaired(fact);
+    KeyShared: |snapshot, fact, _now| snapshot.on_key_shared(&fact);
 }

@@ -6,7 +6,7 @@ use policies::{
     node_name::NodeName,
 };
 use std::fmt;
-use wire::control::{DecisionsDocument, NamesDocument};
+use wire::control::{DecisionsDocument, NamesDocument, NodeNameEntry};
 
 /// A tunnel or node that the daemon knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,20 +56,29 @@ impl Subject {
                 Err(UnknownSubject::Tunnel(slot))
             };
         }
-        let name = text.parse::<NodeName>().ok();
-        if name.is_none() && text.parse::<Prefix>().is_err() {
-            return Err(UnknownSubject::Malformed(text.to_owned()));
-        }
-        let is_meant = |prefix: &str, known: Option<&str>| match &name {
-            Some(name) => known == Some(name.as_str()),
-            None => prefix == text,
-        };
-        let mut nodes = names.nodes.iter();
-        nodes
-            .find(|node| is_meant(&node.prefix, node.name.as_deref()))
-            .map(|node| Self::Node(node.prefix.clone(), node.name.clone()))
-            .ok_or_else(|| UnknownSubject::Node(text.to_owned()))
+        let found = find_node(text, names)?;
+        Ok(Self::Node(found.prefix.clone(), found.name.clone()))
     }
+}
+
+/// Finds the node that `text` means, by its prefix or its name.
+pub(super) fn find_node<'a>(
+    text: &str,
+    names: &'a NamesDocument,
+) -> Result<&'a NodeNameEntry, UnknownSubject> {
+    let name = text.parse::<NodeName>().ok();
+    if name.is_none() && text.parse::<Prefix>().is_err() {
+        return Err(UnknownSubject::Malformed(text.to_owned()));
+    }
+    let is_meant = |node: &&NodeNameEntry| match &name {
+        Some(name) => node.name.as_deref() == Some(name.as_str()),
+        None => node.prefix == text,
+    };
+    names
+        .nodes
+        .iter()
+        .find(is_meant)
+        .ok_or_else(|| UnknownSubject::Node(text.to_owned()))
 }
 
 #[cfg(test)]

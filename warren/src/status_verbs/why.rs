@@ -90,7 +90,7 @@ fn tunnel(slot: &str, peer: Option<&str>, name: Option<&str>) -> String {
 }
 
 /// The sentence for an order and its reason; `None` for labels that only a newer daemon knows.
-fn explanation(order: &str, reason: &str) -> Option<String> {
+pub(super) fn explanation(order: &str, reason: &str) -> Option<String> {
     let close_reason = || {
         let reasons = CloseReason::ALL.iter();
         reasons.copied().find(|known| known.label() == reason)

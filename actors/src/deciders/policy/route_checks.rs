@@ -40,7 +40,8 @@ impl Policy {
             if !suspicion.closes_in.is_zero() {
                 continue;
             }
-            self.out.suspected.do_send(RoutesSuspected { kind });
+            let suspected = RoutesSuspected { slot, peer, kind };
+            self.out.suspected.do_send(suspected);
             if self.settings.mode == Mode::Watch {
                 continue;
             }

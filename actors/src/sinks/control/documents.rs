@@ -24,8 +24,8 @@ use wire::control::{
 
 /// A snapshot, and the time at which it is read.
 pub(super) struct View<'a> {
-    node: &'a Snapshot,
-    now: Uptime,
+    pub(super) node: &'a Snapshot,
+    pub(super) now: Uptime,
 }
 
 impl<'a> View<'a> {
@@ -37,12 +37,12 @@ impl<'a> View<'a> {
     }
 
     /// Converts a time to the wall clock's time; one outside the calendar becomes 1970.
-    fn wall_time(&self, at: Uptime) -> OffsetDateTime {
+    pub(super) fn wall_time(&self, at: Uptime) -> OffsetDateTime {
         let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    fn name(&self, node: Prefix) -> Option<String> {
+    pub(super) fn name(&self, node: Prefix) -> Option<String> {
         self.node.names.get(node).map(ToString::to_string)
     }
 

@@ -8,6 +8,7 @@ pub use super::records::{Entry, HostRecord, NodeDescription, ReadTimes, Registry
 use super::{
     children::Children,
     counts::{Counts, DrainOutcome, increment},
+    event_log::EventLog,
     route_history::RouteHistory,
     traffic::{CameUp, Rows},
 };
@@ -111,6 +112,8 @@ pub struct Snapshot {
     pub log: Arc<VecDeque<Arc<Entry>>>,
     /// Number of entries logged since the start.
     pub entries_logged: u64,
+    /// What changed lately.
+    pub events: EventLog,
     /// The planner's verdict on each tunnel.
     pub verdicts: Arc<Vec<Verdict>>,
     /// The slots of tunnels that drain.
@@ -167,6 +170,7 @@ impl Snapshot {
             counts: Arc::new(Counts::new(&identity.actors)),
             log: Arc::default(),
             entries_logged: 0,
+            events: EventLog::default(),
             verdicts: Arc::default(),
             draining: Arc::default(),
             readings_dropped: 0,
