@@ -33,9 +33,17 @@ const PREFIX_LENGTH_OFFSET: u32 = 17;
 const PROTOCOL_OFFSET: u32 = 21;
 const KIND_OFFSET: u32 = 23;
 
-/// A socket that receives notifications about changes of the host.
+/// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h: the group of notifications about nftables.
+const NFTABLES_GROUP: u32 = 7;
+
+/// `NFT_MSG_DELTABLE`, `NFT_MSG_DELCHAIN` and `NFT_MSG_DELRULE` of linux/netfilter/nf_tables.h, with the number of the subsystem.
+const NFTABLES_MESSAGES: [u16; 3] = [0xa02, 0xa05, 0xa08];
+
+/// Sockets that receive notifications about changes of the host.
 pub struct HostWatch {
     socket: UdpSocket,
+    /// `None` if the kernel has no nftables.
+    nftables: Option<UdpSocket>,
 }
 
 impl Kernel {
@@ -45,19 +53,21 @@ impl Kernel {
     ///
     /// The netlink socket cannot be opened.
     pub fn watch_host(&self) -> Result<HostWatch, KernelError> {
-        let socket = open().map_err(KernelError::Open)?;
-        Ok(HostWatch { socket })
+        let groups = GROUPS
+            .iter()
+            .fold(0, |groups, group| groups | 1 << (number(*group) - 1));
+        let socket = open(libc::NETLINK_ROUTE, &filter(), groups).map_err(KernelError::Open)?;
+        let nftables = 1 << (NFTABLES_GROUP - 1);
+        let nftables = open(libc::NETLINK_NETFILTER, &nftables_filter(), nftables).ok();
+        Ok(HostWatch { socket, nftables })
     }
 }
 
-fn open() -> io::Result<UdpSocket> {
-    let netlink = Protocol::from(libc::NETLINK_ROUTE);
+fn open(family: i32, filter: &[SockFilter], groups: u32) -> io::Result<UdpSocket> {
+    let netlink = Protocol::from(family);
     let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(netlink))?;
     socket.set_nonblocking(true)?;
-    socket.attach_filter(&filter())?;
-    let groups = GROUPS
-        .iter()
-        .fold(0, |groups, group| groups | 1 << (number(*group) - 1));
+    socket.attach_filter(filter)?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     // A netlink socket receives like a UDP socket.
     UdpSocket::from_std(StdUdpSocket::from(socket))
@@ -78,28 +88,56 @@ impl HostWatch {
     ///
     /// The socket failed.
     pub async fn changed(&self) -> io::Result<()> {
-        // What a notification says does not matter, so its beginning is read, and the kernel drops the rest.
-        let mut beginning = [0; 16];
-        let is_received = |result: io::Result<usize>| match result {
-            Ok(_) => Ok(true),
-            // Notifications were lost, which is as good as one.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        };
-        is_received(self.socket.recv(&mut beginning).await)?;
-        while is_received(self.socket.try_recv(&mut beginning))? {}
-        Ok(())
+        match &self.nftables {
+            Some(nftables) => tokio::select! {
+                received = receive_all(&self.socket) => received,
+                received = receive_all(nftables) => received,
+            },
+            None => receive_all(&self.socket).await,
+        }
     }
+}
+
+/// Waits for a notification, and receives all that have arrived.
+async fn receive_all(socket: &UdpSocket) -> io::Result<()> {
+    // What a notification says does not matter, so its beginning is read, and the kernel drops the rest.
+    let mut beginning = [0; 16];
+    let is_received = |result: io::Result<usize>| match result {
+        Ok(_) => Ok(true),
+        // Notifications were lost, which is as good as one.
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    };
+    is_received(socket.recv(&mut beginning).await)?;
+    while is_received(socket.try_recv(&mut beginning))? {}
+    Ok(())
+}
+
+// Instructions of linux/filter.h.
+const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// Builds a classic BPF filter that passes notifications about deleted tables, chains and rules only: some programs change their own
+/// sets all the time.
+fn nftables_filter() -> [SockFilter; 6] {
+    let step = SockFilter::new;
+    let [table, chain, rule] = NFTABLES_MESSAGES.map(|kind| u32::from(kind.to_be()));
+    [
+        step(LOAD_HALF, 0, 0, TYPE_OFFSET),
+        step(JUMP_IF_EQUAL, 2, 0, table),
+        step(JUMP_IF_EQUAL, 1, 0, chain),
+        step(JUMP_IF_EQUAL, 0, 1, rule),
+        step(RETURN, 0, 0, u32::MAX),
+        step(RETURN, 0, 0, 0),
+    ]
 }
 
 /// Builds a classic BPF filter that drops notifications about routes, unless the route is a default route or an
 /// `unreachable` one of the daemon.
 fn filter() -> [SockFilter; 11] {
-    const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
-    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
-    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     let step = SockFilter::new;
     // BPF loads numbers in network byte order, and netlink has the host's.
     let [added, deleted] = ROUTE_MESSAGES.map(|kind| u32::from(kind.to_be()));

@@ -20,6 +20,7 @@ mod host;
 mod host_watch;
 mod ipv4_overlap;
 mod ledger;
+mod nftables;
 mod numbers;
 mod packet_filter;
 mod placed;
@@ -43,7 +44,7 @@ pub use numbers::{
     ALTERNATE_PRIORITY, ALTERNATE_TABLE, DEFAULT_TABLE, EXIT_RULE_PRIORITIES, FALLBACK_PRIORITY,
     FALLBACK_TABLE, NETWORK_METRIC, NODE_METRIC, RULE_PRIORITY, TABLE,
 };
-pub use packet_filter::PacketFilter;
+pub use packet_filter::{PacketFilter, Redirect};
 pub use repair::{HostComparison, Repair, RepairKind};
 pub use route_lookup::Diversion;
 pub use slots::{AcceptingKind, MTU};

@@ -4,6 +4,7 @@ use super::{
     exit_routing::{Exit, wanted_rules},
     ledger::Change,
     numbers::{BLOCK_METRIC, NETWORK_METRIC, NODE_METRIC, TABLE},
+    packet_filter::PacketFilter,
     rules::table_rules,
 };
 use ipnet::IpNet;
@@ -31,6 +32,8 @@ pub(super) struct Placed {
     pub(super) up: BTreeSet<Slot>,
     /// The slots that must not have their multicast route.
     pub(super) silenced: BTreeSet<Slot>,
+    /// The nftables table; `None` if the kernel has no nftables.
+    pub(super) packet_filter: Option<PacketFilter>,
 }
 
 /// An `unreachable` route of the node.

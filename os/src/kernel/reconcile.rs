@@ -45,6 +45,7 @@ impl Kernel {
         let rules = self.reconcile_rules(&placed, &mut comparison.earlier_rules);
         let rules = rules.await;
         comparison.add(rules);
+        comparison.add(self.reconcile_packet_filter(placed.packet_filter.as_ref()));
         comparison
     }
 

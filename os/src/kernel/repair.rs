@@ -17,6 +17,8 @@ pub enum RepairKind {
     Sysctl,
     /// A slot, or the TAP of a server.
     Link,
+    /// The nftables table of the node.
+    PacketFilter,
 }
 
 impl RepairKind {
@@ -27,6 +29,7 @@ impl RepairKind {
         Self::Address,
         Self::Sysctl,
         Self::Link,
+        Self::PacketFilter,
     ];
 
     /// Returns the label in metrics.
@@ -37,6 +40,7 @@ impl RepairKind {
             Self::Address => "address",
             Self::Sysctl => "sysctl",
             Self::Link => "link",
+            Self::PacketFilter => "packet_filter",
         }
     }
 }

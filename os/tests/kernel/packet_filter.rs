@@ -1,9 +1,10 @@
 //! The table `inet warren` keeps users of the host from sending Babel, and is removed by a sweep.
 
 use crate::netns::{NOBODY, check, run};
-use os::kernel::PacketFilter;
+use os::kernel::{Kernel, PacketFilter, Redirect, RepairKind};
 use policies::names::Transport;
 use std::{io, net::UdpSocket, time::Duration};
+use tokio::time::timeout;
 
 /// The user of babeld in these tests.
 const BABELD: u32 = 61_398;
@@ -12,6 +13,11 @@ fn filter() -> PacketFilter {
     PacketFilter {
         babeld_uid: BABELD,
         servers: vec![(Transport::Udp, 1194), (Transport::Tcp, 1195)],
+        redirects: vec![Redirect {
+            transport: Transport::Tcp,
+            from: 443,
+            to: 1195,
+        }],
         interfaces: vec!["eth1".to_owned()],
     }
 }
@@ -58,7 +64,7 @@ fn the_table_is_replaced_by_a_second_call_and_removed_by_a_sweep() {
         let rules: Vec<&str> = listing
             .lines()
             .map(str::trim)
-            .filter(|line| line.ends_with("drop") || line.ends_with("accept"))
+            .filter(|line| line.contains("ifname"))
             .collect();
         let expected = [
             "oifname \"wrn*\" udp dport 6696 meta skuid != 0 meta skuid != 61398 drop",
@@ -72,10 +78,40 @@ fn the_table_is_replaced_by_a_second_call_and_removed_by_a_sweep() {
             "iifname != \"wrn*\" udp dport 6696 drop",
             "iifname \"eth1\" udp dport 327 accept",
             "iifname != \"wrn*\" udp dport 327 drop",
+            "iifname != \"wrn*\" fib daddr type local tcp dport 443 redirect to :1195",
         ];
         assert_eq!(rules, expected);
         assert_eq!(sweep().await.tables, 1);
         assert_eq!(sweep().await.tables, 0);
         assert_eq!(run("nft list tables"), "table inet others\n");
     });
+}
+
+#[test]
+fn a_table_that_another_program_deletes_or_changes_is_created_again() {
+    check(|namespace| async move {
+        namespace.kernel.filter_packets(&filter()).unwrap();
+        let listing = run("nft list table inet warren");
+        assert_eq!(repaired(&namespace.kernel).await, 0);
+        let watch = namespace.kernel.watch_host().unwrap();
+        for change in ["nft flush ruleset", "nft flush chain inet warren received"] {
+            run(change);
+            timeout(Duration::from_secs(5), watch.changed())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(repaired(&namespace.kernel).await, 1, "{change}");
+            assert_eq!(run("nft list table inet warren"), listing);
+        }
+    });
+}
+
+/// Compares the host, and returns how often the table was restored.
+async fn repaired(kernel: &Kernel) -> usize {
+    let comparison = kernel.reconcile_host().await;
+    assert_eq!(comparison.failure, None);
+    let repairs = comparison.repairs.iter();
+    repairs
+        .filter(|repair| repair.kind == RepairKind::PacketFilter)
+        .count()
 }
