@@ -65,7 +65,7 @@ const fn key(
 pub const KEYS: [Key; 17] = [
     key("registry", LIVE, |a, b| a.registry == b.registry),
     key("listen", RESTART, |a, b| {
-        (a.listen_udp, a.listen_tcp) == (b.listen_udp, b.listen_tcp)
+        (&a.listen_udp, &a.listen_tcp) == (&b.listen_udp, &b.listen_tcp)
     }),
     key("endpoints", LIVE, |a, b| a.endpoints == b.endpoints),
     key("neighbours", LIVE, |a, b| a.neighbours == b.neighbours),

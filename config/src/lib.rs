@@ -28,10 +28,10 @@ pub use wire::endpoints::PrivateEndpointUse;
 pub struct Settings {
     /// `https://HOST:PORT` of the registry.
     pub registry: String,
-    /// The port of our UDP server; 0 accepts no tunnels by UDP.
-    pub listen_udp: u16,
-    /// The port of our TCP server; 0 accepts no tunnels by TCP.
-    pub listen_tcp: u16,
+    /// The port of our UDP server, then further ports that lead to it; empty to accept no tunnels by UDP.
+    pub listen_udp: Vec<u16>,
+    /// The port of our TCP server, then further ports that lead to it; empty to accept no tunnels by TCP.
+    pub listen_tcp: Vec<u16>,
     /// Endpoints to announce in place of those that are found.
     pub endpoints: Vec<Endpoint>,
     /// Pinned peers, whose tunnels are always kept.

@@ -187,8 +187,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
     let log = log.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
     Some(Settings {
-        listen_udp: udp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
-        listen_tcp: tcp.and_then(|tree| port(&tree, faults)).unwrap_or(PORT),
+        listen_udp: listen_ports(udp, faults),
+        listen_tcp: listen_ports(tcp, faults),
         endpoints,
         neighbours: list(neighbours, NEIGHBOURS, faults, parsed::<Prefix>),
         interfaces: list(interfaces, INTERFACES, faults, interface),
@@ -251,7 +251,7 @@ const TRANSIT: &[(&str, Transit)] = &[
 const POLICY: &[(&str, Rule)] = &[("gain", Rule::Gain), ("random", Rule::Random)];
 const DOCUMENT: &str = "keys and values, such as registry: https://HOST:PORT";
 const REGISTRY: &str = "https://HOST:PORT, such as https://registry.example:9443";
-const LISTEN: &str = "ports, such as { udp: 1194, tcp: 1194 }";
+const LISTEN: &str = "ports, such as { udp: 1194, tcp: [1194, 443] }";
 const USERS: &str = "users, such as { openvpn: warren-openvpn, babeld: warren-babel }";
 const USER: &str = "a user's name, or its number from 1 to 4294967294; root is no choice";
 const ENDPOINTS: &str = "a list of addresses that others can dial, such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"]";

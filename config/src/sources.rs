@@ -164,7 +164,10 @@ mod tests {
             ("w.d/note.txt", "log: ["),
         ])
         .unwrap();
-        assert_eq!((settings.listen_udp, settings.listen_tcp), (5, 7));
+        assert_eq!(
+            (settings.listen_udp, settings.listen_tcp),
+            (vec![5], vec![7])
+        );
         assert_eq!(settings.neighbours, ["3/16".parse().unwrap()]);
         assert_eq!(settings.log, "debug");
     }
@@ -182,7 +185,7 @@ mod tests {
                 ("w.d/a.yaml", "# why\nlisten:\n  tcp: x\n"),
                 ("w.d/b.yaml", "listen: { udp: 1 }\n"),
             ],
-            "w.d/a.yaml:3: listen.tcp: value \"x\": expected a port from 1 to 65535, or 0: do not accept",
+            "w.d/a.yaml:3: listen.tcp: value \"x\": expected a port from 1 to 65535, a list of up to 4 different ones, or 0: do not accept",
         );
         check_error(
             &[("w.d/a.yaml", "upnp: 1\n"), ("w.d/b.yaml", "\nupnp: 2\n")],

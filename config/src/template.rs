@@ -16,7 +16,7 @@ pub fn template(registry: &str, openvpn: &ChildUser, babeld: &ChildUser) -> Stri
 # Where the network's registry is asked. The only key without a default.
 registry: {registry}
 
-# Ports on which our OpenVPN servers accept tunnels. 0: do not accept.
+# Ports on which our OpenVPN servers accept tunnels, each one or a list, such as tcp: [1194, 443]. 0: do not accept.
 listen: {{ udp: {PORT}, tcp: {PORT} }}
 
 # Addresses that others shall dial, when we know better than what is found out by itself,

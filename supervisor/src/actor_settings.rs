@@ -227,7 +227,7 @@ pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings
     RegistrySettings {
         me: environment.identity.me,
         network: environment.identity.network,
-        servers: environment.host.servers.clone(),
+        ports: environment.host.ports(),
         private: environment.private.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! Prepares the host: checks that programs, users and ports are available, removes what an earlier daemon left, and
 //! creates links, addresses and routes.
 
-use crate::{errors::StartError, identity::NodeIdentity};
+use crate::{errors::StartError, further_ports::FurtherPorts, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
 use files::Access;
 use os::{
@@ -53,6 +53,8 @@ pub struct Host {
     pub tun_node: Option<PathBuf>,
     /// The transport and the port of each server; empty if the kernel supports no accepting slots.
     pub servers: Vec<(Transport, u16)>,
+    /// The ports that lead to a server as well.
+    pub further_ports: FurtherPorts,
     /// Number of tunnels to dial.
     pub tunnels_to_dial: u16,
     /// Maximum number of tunnels to accept.
@@ -67,6 +69,13 @@ impl Host {
     /// Returns the maximum number of dialling slots.
     pub fn max_dialling_slots(&self) -> u16 {
         self.tunnels_to_dial.saturating_add(SPARE_SLOTS)
+    }
+
+    /// Returns all ports at which the node accepts tunnels: of each server, then those that lead to one as well.
+    pub fn ports(&self) -> Vec<(Transport, u16)> {
+        let further = self.further_ports.redirects.iter();
+        let further = further.map(|redirect| (redirect.transport, redirect.from));
+        self.servers.iter().copied().chain(further).collect()
     }
 
     /// Returns all slots that the node may create, sorted.
@@ -110,10 +119,11 @@ pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, Sta
         configured.map_or(network, |configured| configured.min(network))
     };
     let ports = [
-        (Transport::Udp, settings.listen_udp),
-        (Transport::Tcp, settings.listen_tcp),
+        (Transport::Udp, &settings.listen_udp),
+        (Transport::Tcp, &settings.listen_tcp),
     ];
-    let servers: Vec<_> = ports.into_iter().filter(|(_, port)| *port != 0).collect();
+    let own = |(transport, ports): (_, &Vec<u16>)| Some((transport, *ports.first()?));
+    let servers: Vec<_> = ports.into_iter().filter_map(own).collect();
     Ok(Host {
         openvpn,
         babeld,
@@ -121,6 +131,7 @@ pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, Sta
         babeld_rights,
         tun_node: None,
         servers,
+        further_ports: FurtherPorts::default(),
         tunnels_to_dial: limit(settings.dialled_limit(), parameters.tunnels_to_dial),
         max_accepted: limit(settings.accepted_limit(), parameters.max_accepted),
         is_transit_blocked: false,
@@ -302,14 +313,6 @@ pub async fn prepare(
     let Rights { uid, gid, .. } = host.openvpn_rights;
     let node = kernel::make_tun_node(&paths.tun_node(), uid, gid)?;
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
-    let filter = PacketFilter {
-        babeld_uid: host.babeld_rights.uid,
-        servers: host.servers.clone(),
-        interfaces: settings.interfaces.clone(),
-    };
-    if let Err(error) = kernel.filter_packets(&filter) {
-        tracing::warn!(error = %Chain(&error), "this kernel filters no packets: each user of this host can speak Babel for the node; load the module nf_tables");
-    }
     kernel.apply_host_settings(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
     let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);
@@ -319,6 +322,10 @@ pub async fn prepare(
     if host.max_accepted == 0 || kernel.accepting_kind().await.is_none() {
         host.servers.clear();
     }
+    if !host.servers.is_empty() {
+        host.further_ports = FurtherPorts::reserve(settings);
+    }
+    filter_packets(host, kernel, settings);
     for (transport, _) in &host.servers {
         kernel.make_server_tap(*transport, uid).await?;
     }
@@ -329,6 +336,27 @@ pub async fn prepare(
         host.is_transit_blocked = is_transit_blocked(kernel, identity).await;
     }
     Ok(())
+}
+
+/// Creates the nftables table, without redirects if the kernel has none.
+fn filter_packets(host: &mut Host, kernel: &Kernel, settings: &Settings) {
+    let filter = |host: &Host| PacketFilter {
+        babeld_uid: host.babeld_rights.uid,
+        servers: host.ports(),
+        redirects: host.further_ports.redirects.clone(),
+        interfaces: settings.interfaces.clone(),
+    };
+    let mut created = kernel.filter_packets(&filter(host));
+    if let (Err(error), false) = (&created, host.further_ports.redirects.is_empty()) {
+        let reason =
+            "this kernel redirects no packets; load the modules nft_fib_inet and nft_redir";
+        host.further_ports
+            .give_back(format_args!("{reason} ({})", Chain(error)));
+        created = kernel.filter_packets(&filter(host));
+    }
+    if let Err(error) = created {
+        tracing::warn!(error = %Chain(&error), "this kernel filters no packets: each user of this host can speak Babel for the node; load the module nf_tables");
+    }
 }
 
 /// Returns whether a firewall drops what the node should forward; `false` if that cannot be found out.

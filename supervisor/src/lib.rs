@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod doctor;
 pub mod errors;
 mod fetch_network;
+mod further_ports;
 pub mod host;
 pub mod identity;
 pub mod join;

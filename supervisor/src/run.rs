@@ -125,6 +125,7 @@ fn publish(
     identity: &NodeIdentity,
     revision: &'static str,
     live: &LiveSettings,
+    host: &host::Host,
     clock: &Clock,
 ) -> Published {
     let identity = telemetry::NodeDescription {
@@ -134,6 +135,7 @@ fn publish(
         revision,
         actors: ACTORS.to_vec(),
         dry_run: live.mode == Mode::Watch,
+        unused_ports: host.further_ports.unused.clone(),
         started: clock.now(),
     };
     telemetry::publish(identity, clock)
@@ -195,7 +197,7 @@ async fn run_node(
     let kernel = Kernel::open(paths.root())?;
     host::prepare(&mut host, &kernel, &identity, &settings, &paths).await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
-    let published = publish(&identity, program.revision, &live, &clock);
+    let published = publish(&identity, program.revision, &live, &host, &clock);
     let metrics = MetricsServer::start(&settings.metrics, &clock, &published);
     let mut reload_requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;

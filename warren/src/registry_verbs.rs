@@ -166,9 +166,14 @@ struct Init {
 struct Run {
     #[command(flatten)]
     root: Root,
-    /// Where to listen; the default address takes IPv4 as well
-    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9443")]
-    listen: SocketAddr,
+    /// Where to listen, at one address or at several; the default takes IPv4 as well
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        default_value = "[::]:9443",
+        value_delimiter = ','
+    )]
+    listen: Vec<SocketAddr>,
     /// Addresses of TCP proxies in front, whose PROXY protocol header names the client
     ///
     /// From these addresses, such as 192.0.2.7 or 192.0.2.0/24, nothing is accepted without the header.
@@ -307,7 +312,7 @@ fn run(args: &Run) -> ExitCode {
     let served: Result<(), ServeError> = actix_rt::System::new().block_on(async {
         let stop = server::stop_signal().map_err(ServeError::Run)?;
         let serving = ServerOptions {
-            listen: args.listen,
+            listen: args.listen.clone(),
             metrics: args.metrics,
             trusted_proxies: args.trusted_proxy.clone(),
             max_per_network: if args.no_limits {
@@ -320,7 +325,9 @@ fn run(args: &Run) -> ExitCode {
             revision: env!("WARREN_REVISION"),
         };
         let running = server::start(&paths, &serving)?;
-        let line = format!("registry listens on {}", running.address());
+        let addresses = running.addresses().iter();
+        let addresses: Vec<_> = addresses.map(SocketAddr::to_string).collect();
+        let line = format!("registry listens on {}", addresses.join(", "));
         print_line(&line);
         supervisor::service_manager::report_ready(&line);
         running.run(stop).await

@@ -127,6 +127,7 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         host::host_changed(node, now),
         host::host_not_restored(node),
         host::earlier_rules(node),
+        host::port_unused(node),
         restart_pending(node),
         dry_run(node),
         actor_restarted(node),

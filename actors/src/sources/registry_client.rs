@@ -89,8 +89,8 @@ pub struct RegistrySettings {
     pub me: Prefix,
     /// The network; endpoints inside its range are dropped.
     pub network: Network,
-    /// The transports and ports of this node's servers.
-    pub servers: Vec<(Transport, u16)>,
+    /// The transports and ports at which this node accepts tunnels.
+    pub ports: Vec<(Transport, u16)>,
     /// Decides whether endpoints with private addresses are announced; this actor keeps its view of the surroundings current.
     pub private: PrivateEndpoints,
 }

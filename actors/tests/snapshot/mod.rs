@@ -50,6 +50,7 @@ pub fn identity(now: Uptime) -> NodeDescription {
         revision: "unknown",
         actors: vec!["tunnels", "policy"],
         dry_run: true,
+        unused_ports: Vec::new(),
         started: now,
     }
 }

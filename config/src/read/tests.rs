@@ -28,8 +28,8 @@ fn check_text(text: &str, expected: &str) {
 fn defaults() -> Settings {
     Settings {
         registry: "https://registry.example:9443".into(),
-        listen_udp: 1194,
-        listen_tcp: 1194,
+        listen_udp: vec![1194],
+        listen_tcp: vec![1194],
         endpoints: Vec::new(),
         neighbours: Vec::new(),
         interfaces: Vec::new(),
@@ -108,8 +108,8 @@ fn every_key_is_read() {
     );
     let expected = Settings {
         registry: "https://[2001:db8::1]:1".into(),
-        listen_udp: 0,
-        listen_tcp: 443,
+        listen_udp: vec![],
+        listen_tcp: vec![443],
         endpoints: ["udp:192.0.2.1:1194", "tcp:[2001:db8::1]:443"]
             .map(|e| e.parse().unwrap())
             .to_vec(),
@@ -140,7 +140,7 @@ fn every_key_is_read() {
 fn a_complaint_names_file_line_key_value_and_what_would_be_right() {
     check(
         "listen:\n  udp: 70000\n",
-        "w.yaml:3: listen.udp: value 70000: expected a port from 1 to 65535, or 0: do not accept",
+        "w.yaml:3: listen.udp: value 70000: expected a port from 1 to 65535, a list of up to 4 different ones, or 0: do not accept",
     );
     check(
         "max-accepted: 251\n",

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Maximum number of ports of one transport.
+const MAX_LISTEN_PORTS: usize = 4;
+
 /// Maximum number of addresses at which metrics are served.
 const MAX_METRICS_ADDRESSES: usize = 8;
 
@@ -10,9 +13,22 @@ pub(super) fn number(value: &Value, min: u16, max: u16) -> Option<u16> {
     (min..=max).contains(&number).then_some(number)
 }
 
-pub(super) fn port(tree: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<u16> {
-    tree.read("a port from 1 to 65535, or 0: do not accept", faults, |v| {
-        number(v, 0, u16::MAX)
+/// Reads one port or a list of ports; 0 alone means none, and a missing value the usual port.
+pub(super) fn listen_ports(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Vec<u16> {
+    let right = "a port from 1 to 65535, a list of up to 4 different ones, or 0: do not accept";
+    let ports = tree.and_then(|tree| tree.read(right, faults, ports_of));
+    ports.unwrap_or_else(|| vec![PORT])
+}
+
+fn ports_of(value: &Value) -> Option<Vec<u16>> {
+    let Value::Sequence(list) = value else {
+        let port = number(value, 0, u16::MAX)?;
+        return Some(Some(port).filter(|port| *port != 0).into_iter().collect());
+    };
+    let ports: Option<Vec<u16>> = list.iter().map(|port| number(port, 1, u16::MAX)).collect();
+    ports.filter(|ports| {
+        let distinct: BTreeSet<_> = ports.iter().collect();
+        (1..=MAX_LISTEN_PORTS).contains(&ports.len()) && distinct.len() == ports.len()
     })
 }
 

@@ -106,7 +106,7 @@ impl Rule {
     }
 
     /// Goes on if the packet is to an address of this host.
-    pub(super) fn to_this_host(self) -> Self {
+    pub(super) fn destination_is_local(self) -> Self {
         let data = [
             number(1, REGISTER),
             number(2, FIB_ADDRESS_TYPE),

@@ -141,7 +141,7 @@ impl PacketFilter {
         let redirects = self.redirects.iter().map(|redirect| {
             Rule::default()
                 .link(META_INPUT_NAME, Link::Slots.name(), false)
-                .to_this_host()
+                .destination_is_local()
                 .port(redirect.transport, redirect.from)
                 .redirect_to(redirect.to)
         });

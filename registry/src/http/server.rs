@@ -126,15 +126,15 @@ pub struct Running {
     servers: (actix_web::dev::Server, actix_web::dev::Server),
     metrics: Option<(SocketAddr, actix_web::dev::Server)>,
     relay: Option<Relay>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     admin: PathBuf,
 }
 
 /// The options with which a registry runs.
 #[derive(Clone)]
 pub struct ServerOptions {
-    /// The address for nodes.
-    pub listen: SocketAddr,
+    /// The addresses for nodes.
+    pub listen: Vec<SocketAddr>,
     /// The address for metrics, over plain HTTP; `None` stands for no metrics.
     pub metrics: Option<SocketAddr>,
     /// The proxies that report their clients' addresses by the PROXY protocol; from them nothing else is accepted.
@@ -156,12 +156,7 @@ pub struct ServerOptions {
 /// # Errors
 /// A file of the registry cannot be used, or a socket cannot be bound.
 pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, ServeError> {
-    let ServerOptions {
-        listen: address,
-        clock,
-        ..
-    } = options;
-    let (address, clock) = (*address, Arc::clone(clock));
+    let clock = Arc::clone(&options.clock);
     let opened = init::open(paths)?;
     let authority = &opened.authorities.authority;
     authority.check((clock)()).map_err(RegistryError::from)?;
@@ -178,23 +173,24 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
         .log_old_names()
         .map_err(ServeError::RegistryService)?;
     let queue = Queue::start(service).map_err(ServeError::Thread)?;
-    let listener = listen(address)?;
+    let listeners = options.listen.iter().map(|address| listen(*address));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = listen_admin(&paths.admin_socket)?;
-    let failed = |source| ServeError::Listen { address, source };
-    let bound = listener.local_addr().map_err(failed)?;
+    let bound = listeners.iter().map(TcpListener::local_addr);
+    let bound = bound.collect::<Result<_, _>>().map_err(ServeError::Run)?;
 
     let counts = Counts::new(options.revision).map_err(ServeError::Metrics)?;
     let limit = ConnectionLimit::new(options.max_per_network);
-    let (relay, callers, listener) = if options.trusted_proxies.is_empty() {
-        (None, Callers::Direct(limit), listener)
+    let (relay, callers, listeners) = if options.trusted_proxies.is_empty() {
+        (None, Callers::Direct(limit), listeners)
     } else {
-        let placed = Relay::new(listener, &options.trusted_proxies, limit);
-        let (relay, listener) = placed.map_err(failed)?;
+        let placed = Relay::new(listeners, &options.trusted_proxies, limit);
+        let (relay, listener) = placed.map_err(ServeError::Run)?;
         let callers = Callers::Relayed(relay.clients());
-        (Some(relay), callers, listener)
+        (Some(relay), callers, vec![listener])
     };
-    let nodes =
-        serve_nodes(queue.clone(), counts.clone(), callers, (listener, tls)).map_err(failed)?;
+    let nodes = serve_nodes(queue.clone(), counts.clone(), callers, (listeners, tls))
+        .map_err(ServeError::Run)?;
     let metrics = options
         .metrics
         .map(|address| serve_metrics(address, (queue.clone(), counts, clock, database.clone())))
@@ -209,7 +205,7 @@ pub fn start(paths: &RegistryPaths, options: &ServerOptions) -> Result<Running, 
         servers: (nodes, operator),
         metrics,
         relay,
-        address: bound,
+        addresses: bound,
         admin: paths.admin_socket.clone(),
     })
 }
@@ -219,9 +215,9 @@ fn serve_nodes(
     queue: Queue,
     counts: Counts,
     callers: Callers,
-    (listener, tls): (TcpListener, rustls::ServerConfig),
+    (listeners, tls): (Vec<TcpListener>, rustls::ServerConfig),
 ) -> io::Result<actix_web::dev::Server> {
-    let server = HttpServer::new(move || {
+    let mut server = HttpServer::new(move || {
         let (queue, counts) = (web::Data::new(queue.clone()), counts.clone());
         let clock = os::clock::Clock::boottime();
         let app = App::new().app_data(queue).wrap_fn(move |request, service| {
@@ -243,8 +239,10 @@ fn serve_nodes(
     .client_request_timeout(CLIENT_TIMEOUT)
     .tls_handshake_timeout(CLIENT_TIMEOUT)
     .shutdown_timeout(1)
-    .on_connect(move |connection, data| attach_caller(&callers, connection, data))
-    .listen_rustls_0_23(listener, tls)?;
+    .on_connect(move |connection, data| attach_caller(&callers, connection, data));
+    for listener in listeners {
+        server = server.listen_rustls_0_23(listener, tls.clone())?;
+    }
     Ok(server.run())
 }
 
@@ -288,9 +286,9 @@ fn serve_operator(
 }
 
 impl Running {
-    /// Returns the address for nodes.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Returns the addresses for nodes.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Returns the address for metrics, if they are served.

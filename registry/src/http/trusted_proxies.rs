@@ -9,6 +9,7 @@ use super::{
     proxy_header::{self, MAX_HEADER_BYTES, ProxyHeader},
 };
 use crate::service::limits::SourceNetwork;
+use futures_util::future::try_join_all;
 use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit};
 use std::{
@@ -75,7 +76,7 @@ impl Drop for ClientEntry {
 
 /// Passes connections on to the TLS server.
 pub(crate) struct Relay {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     server: SocketAddr,
     proxies: Arc<[IpNet]>,
     clients: Clients,
@@ -88,14 +89,16 @@ impl Relay {
     /// # Errors
     /// The loopback cannot be used.
     pub(crate) fn new(
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         proxies: &[IpNet],
         limit: ConnectionLimit,
     ) -> io::Result<(Self, TcpListener)> {
         let inner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+        }
         let relay = Self {
-            listener,
+            listeners,
             server: inner.local_addr()?,
             proxies: proxies.into(),
             clients: Clients::default(),
@@ -117,11 +120,21 @@ impl Relay {
         })
     }
 
-    async fn run(self) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+    async fn run(mut self) -> io::Result<()> {
         let free_slots = Arc::new(Semaphore::new(allowed_connections()));
+        let listeners = std::mem::take(&mut self.listeners).into_iter();
+        let accepting = listeners.map(|listener| self.accept_from(listener, &free_slots));
+        try_join_all(accepting).await.map(drop)
+    }
+
+    async fn accept_from(
+        &self,
+        listener: TcpListener,
+        free_slots: &Arc<Semaphore>,
+    ) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {
-            let Ok(slot) = Arc::clone(&free_slots).acquire_owned().await else {
+            let Ok(slot) = Arc::clone(free_slots).acquire_owned().await else {
                 return Ok(());
             };
             let (stream, from) = match listener.accept().await {

@@ -30,7 +30,7 @@ pub(super) fn run(
         actix_rt::System::new().block_on(async move {
             let clock: registry::clock::WallClock =
                 Arc::new(move || UnixSeconds(now_s.load(Ordering::SeqCst)));
-            let listen = "127.0.0.1:0".parse().unwrap();
+            let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
             let Options {
                 no_limits,
                 max_per_network,
@@ -38,7 +38,7 @@ pub(super) fn run(
                 ..
             } = options;
             let serving = server::ServerOptions {
-                listen,
+                listen: vec![listen, listen],
                 metrics: Some(listen),
                 trusted_proxies: trusted_proxy.into_iter().collect(),
                 max_per_network,
@@ -54,7 +54,7 @@ pub(super) fn run(
                         .unwrap();
                 }
             };
-            let addresses = [running.address(), running.metrics_address().unwrap()];
+            let addresses = [running.addresses()[1], running.metrics_address().unwrap()];
             send_address.send(Ok(addresses)).unwrap();
             let stop = async move {
                 let _ = stopped.await;

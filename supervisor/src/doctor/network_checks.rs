@@ -31,13 +31,19 @@ fn ports(examined: &Examined, settings: Option<&Settings>) -> Check {
     if matches!(examined.daemon, Daemon::Running { .. }) {
         return Check::ok(ID, "the daemon has its ports");
     }
-    let (udp, tcp) = settings.map_or((1194, 1194), |settings| {
-        (settings.listen_udp, settings.listen_tcp)
+    let usual = [1194];
+    let (udp, tcp) = settings.map_or((&usual[..], &usual[..]), |settings| {
+        (&settings.listen_udp[..], &settings.listen_tcp[..])
     });
-    let all = [(Transport::Udp, udp), (Transport::Tcp, tcp)];
-    let servers: Vec<_> = all.into_iter().filter(|(_, port)| *port != 0).collect();
-    match check_ports(&servers) {
-        Ok(()) => Check::ok(ID, format!("free: udp {udp}, tcp {tcp}, and 6696 of Babel")),
+    let ports_of = |transport, ports: &[u16]| ports.iter().map(|port| (transport, *port)).collect();
+    let all: Vec<Vec<_>> = vec![ports_of(Transport::Udp, udp), ports_of(Transport::Tcp, tcp)];
+    let names = all
+        .iter()
+        .flatten()
+        .map(|(transport, port)| format!("{transport} {port}"));
+    let names: Vec<_> = names.collect();
+    match check_ports(&all.concat()) {
+        Ok(()) => Check::ok(ID, format!("free: {}, and 6696 of Babel", names.join(", "))),
         Err(error @ StartError::AnotherBabeld) => Check::failed(
             ID,
             Chain(&error).to_string(),

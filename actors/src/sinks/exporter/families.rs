@@ -186,7 +186,7 @@ families! {
         "Tunnels closed because the neighbour announced routes that cannot be its own.",
         |source| map(&source.node.counts.suspicious_routes, |kind| vec![s(kind.label())]);
     Counter warren_host_repairs_total &["kind"],
-        "Rules, routes, addresses, settings and links of the node on its host that others had removed or changed and that were restored.",
+        "Rules, routes, addresses, settings, links and the nftables table of the node on its host that others had removed or changed and that were restored.",
         |source| map(&source.node.counts.host_repairs, |kind| vec![s(kind.label())]);
 
     Gauge warren_process_up &["process"], "Supervised processes that run and are ready.",

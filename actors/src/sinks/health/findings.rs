@@ -138,6 +138,9 @@ findings! {
     /// Routing rules of other programs are consulted before the node's own.
     EarlierRules Information "earlier_rules"
         "nothing, as long as all nodes can be reached; ip -6 rule shows the rules";
+    /// A further port of `listen` is not used.
+    PortUnused Information "port_unused"
+        "stop the program that has the port (ss -lpn), or remove the port from listen, and restart warren";
     /// Changed keys of the configuration are not in force yet.
     RestartPending Information "restart_pending"
         "systemctl restart warren";

@@ -54,6 +54,13 @@ pub(super) fn transit_blocked(node: &Snapshot) -> Option<Finding> {
     is_blocked.then(|| Finding::new(FindingId::TransitBlocked, seen))
 }
 
+/// Returns that the node does not accept tunnels at all ports of the configuration.
+pub(super) fn port_unused(node: &Snapshot) -> Option<Finding> {
+    let unused = &node.identity.unused_ports;
+    let seen = || format!("tunnels are not accepted at {}", unused.join(", "));
+    (!unused.is_empty()).then(|| Finding::new(FindingId::PortUnused, seen()))
+}
+
 /// Returns that another program shares babeld's port.
 pub(super) fn another_babeld(node: &Snapshot) -> Option<Finding> {
     let uid = node.host.comparison.other_babel_uid?;

@@ -39,6 +39,8 @@ pub struct NodeDescription {
     pub actors: Vec<&'static str>,
     /// Whether the planner's orders are only logged.
     pub dry_run: bool,
+    /// Configured ports at which the node accepts no tunnels, each with the reason.
+    pub unused_ports: Vec<String>,
     /// When the daemon started.
     pub started: Uptime,
 }

@@ -410,6 +410,7 @@ mod tests {
             revision: "unknown",
             actors: Vec::new(),
             dry_run: false,
+            unused_ports: Vec::new(),
             started: Uptime::default(),
         };
         let mut snapshot = Snapshot::new(identity, Duration::ZERO);

@@ -20,8 +20,8 @@ impl RegistryClient {
         let own = addresses.iter().map(UplinkAddress::in_subnet);
         self.settings.private.set_addresses(own.collect());
         let endpoints = addresses.iter().flat_map(|found| {
-            let servers = self.settings.servers.iter();
-            servers.map(|(transport, port)| {
+            let ports = self.settings.ports.iter();
+            ports.map(|(transport, port)| {
                 let endpoint = Endpoint {
                     address: SocketAddr::new(found.address, *port),
                     transport: *transport,

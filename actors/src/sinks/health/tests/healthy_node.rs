@@ -152,6 +152,7 @@ pub(super) fn healthy() -> Snapshot {
         revision: "unknown",
         actors: vec!["policy"],
         dry_run: false,
+        unused_ports: Vec::new(),
         started: ago(3_500),
     };
     let booted_at = Duration::from_secs(WALL_S) - NOW.0;
