@@ -1,11 +1,12 @@
 //! Announces this node's endpoints, software and document versions to the registry.
 
 use super::*;
+use crate::sources::peer_cache::directory::MAX_ENDPOINTS;
 use membership::documents::is_private;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these public ones
-    /// before private ones, those of main uplinks before those of bridges and other VPNs, and UDP before TCP.
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these those of main
+    /// uplinks before those of bridges and other VPNs, public ones before private ones, and UDP before TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -15,16 +16,24 @@ impl RegistryClient {
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(self.uplinks.keys());
-        found.retain(|endpoint| dialable(*endpoint, *network, announces_private).is_ok());
+        found.retain(|endpoint| {
+            dialable(*endpoint, *network, announces_private).is_ok()
+                && !private.is_in_overlay(endpoint.address.ip())
+        });
         let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
         found.sort_by_key(|endpoint| {
             let transport = endpoint.transport;
-            (is_private(*endpoint), is_beside(endpoint), transport)
+            (is_beside(endpoint), is_private(*endpoint), transport)
         });
-        let all = live_settings.endpoints.iter().chain(&found).copied();
-        all.filter(|endpoint| seen.insert(*endpoint))
-            .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)
-            .collect()
+        let configured = live_settings.endpoints.iter().copied();
+        let mut all: Vec<_> = configured
+            .filter(|endpoint| seen.insert(*endpoint))
+            .take(MAX_ENDPOINTS)
+            .collect();
+        found.retain(|endpoint| seen.insert(*endpoint));
+        let room = MAX_ENDPOINTS.saturating_sub(all.len());
+        all.extend(endpoint_selection::select(found, room));
+        all
     }
 
     pub(super) fn build_announcement(&self) -> Announcement {

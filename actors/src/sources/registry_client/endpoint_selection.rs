@@ -1,0 +1,78 @@
+//! Selects which endpoints are announced, if a host has more than an announcement holds.
+
+use policies::names::Endpoint;
+use std::collections::BTreeMap;
+
+/// Returns at most `max` of these endpoints, in their order. Each combination of transport and address family keeps the
+/// same number, so that many addresses of one kind, such as those of a server with a range of its own, leave room for the
+/// others: a peer may have only IPv4, or a network that passes only TCP.
+pub(super) fn select(endpoints: Vec<Endpoint>, max: usize) -> Vec<Endpoint> {
+    let mut counts = BTreeMap::new();
+    let mut ranked: Vec<_> = endpoints
+        .into_iter()
+        .enumerate()
+        .map(|(position, endpoint)| {
+            let kind = (endpoint.transport, endpoint.address.is_ipv6());
+            let count: &mut usize = counts.entry(kind).or_default();
+            *count += 1;
+            (*count, position, endpoint)
+        })
+        .collect();
+    ranked.sort_by_key(|(count, position, _)| (*count, *position));
+    ranked.truncate(max);
+    ranked.sort_by_key(|(_, position, _)| *position);
+    ranked.into_iter().map(|(.., endpoint)| endpoint).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(endpoints: &[&str], max: usize, expected: &[&str]) {
+        let parse = |texts: &[&str]| -> Vec<Endpoint> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(select(parse(endpoints), max), parse(expected));
+    }
+
+    const FEW: [&str; 3] = [
+        "udp:45.67.0.1:1194",
+        "udp:[2a00::1]:1194",
+        "tcp:45.67.0.1:1194",
+    ];
+
+    #[test]
+    fn few_endpoints_are_all_kept_in_their_order() {
+        check(&FEW, 3, &FEW);
+        check(&[], 3, &[]);
+    }
+
+    #[test]
+    fn many_addresses_of_one_kind_leave_room_for_the_others() {
+        let mut many = vec![
+            "udp:[2a00::1]:1194",
+            "udp:[2a00::2]:1194",
+            "udp:[2a00::3]:1194",
+            "udp:[2a00::4]:1194",
+            "udp:45.67.0.1:1194",
+            "tcp:[2a00::1]:1194",
+            "tcp:[2a00::2]:1194",
+            "tcp:45.67.0.1:443",
+        ];
+        check(
+            &many,
+            5,
+            &[
+                "udp:[2a00::1]:1194",
+                "udp:[2a00::2]:1194",
+                "udp:45.67.0.1:1194",
+                "tcp:[2a00::1]:1194",
+                "tcp:45.67.0.1:443",
+            ],
+        );
+        // The first of each kind is the best one.
+        many.swap(0, 1);
+        check(&many, 2, &["udp:[2a00::2]:1194", "udp:45.67.0.1:1194"]);
+    }
+}
