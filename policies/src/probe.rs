@@ -4,6 +4,7 @@
 //! otherwise. It knows nothing of sockets: its caller hands over the link's counters and the answers to probes.
 
 mod pace;
+mod payload;
 mod suspicion_limit;
 
 pub use pace::{ProbePace, max_silence};
@@ -371,15 +372,6 @@ impl Probing {
         let is_recent = now.since(sampled) <= MAX_SAMPLE_AGE;
         let silent_since = self.silent_since;
         is_recent && silent_since.is_some_and(|since| sampled.since(since) >= SILENCE_TIME)
-    }
-
-    /// Returns whether more was sent between two samples than Babel and the probes send.
-    fn has_sent_payload(&self, from: &Sample, to: &Sample) -> bool {
-        let grown = to.counters.since(from.counters);
-        let packets = grown.map_or(0, |grown| grown.tx_packets);
-        let probes = to.tx_frames.saturating_sub(from.tx_frames);
-        let babel = self.pace.floor.packets(to.at.since(from.at));
-        packets > babel.saturating_add(probes)
     }
 
     /// Gives up waiting for old answers.

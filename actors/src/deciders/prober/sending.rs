@@ -43,7 +43,8 @@ pub(super) fn check_path(
         return;
     };
     let rtt = tunnel.probing.rtt();
-    while let Some(action) = tunnel.path_mtu.next_action(rtt, now) {
+    let has_payload = tunnel.probing.has_payload(now);
+    while let Some(action) = tunnel.path_mtu.next_action(rtt, has_payload, now) {
         match action {
             PathAction::Probe(sequence) => {
                 for kind in [ProbeKind::FullSize, ProbeKind::Small] {
