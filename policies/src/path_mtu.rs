@@ -26,10 +26,13 @@ const LOST_MISSES: u32 = 10;
 const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A TCP tunnel whose full-size probe is not answered is not judged dead for this long: TCP delivers nothing that it sent later before that.
 const TCP_STALL_TIME: Duration = Duration::from_secs(4);
-/// Interval between two probes while full-size packets pass, and none are sent.
+/// Interval between two probes while full-size packets pass, and hardly any are sent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
-/// The same while payload is sent: the path may have become narrow.
-const PAYLOAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The same while large packets are sent: the path may have become narrow.
+const LARGE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// From this many bytes of large packets after a probe on, the next one is due sooner. A probe and the answer to one of the
+/// peer are less, so that two nodes do not make each other probe.
+const MIN_LARGE_BYTES: u64 = 5000;
 /// Interval between two probes while full-size packets are lost even with a reduced MTU.
 const LOST_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval at which the MTU is reduced again. The kernel forgets it after ten minutes (`mtu_expires`), and IPv6 does not
@@ -91,6 +94,8 @@ pub struct PathMtu {
     next_probe_at: Uptime,
     /// When a full-size probe was last answered; `None` before the first answer.
     answered_at: Option<Uptime>,
+    /// The bytes that large packets had sent when the last full-size probe was sent.
+    large_bytes: u64,
     misses: u32,
     /// When the MTU was last reduced; `None` while it never was.
     reduced_at: Option<Uptime>,
@@ -106,6 +111,7 @@ impl PathMtu {
             outstanding: None,
             next_probe_at: now,
             answered_at: None,
+            large_bytes: 0,
             misses: 0,
             reduced_at: None,
             full_size: FullSize::Unknown,
@@ -114,11 +120,12 @@ impl PathMtu {
 
     /// Returns the next action that is due; to be called until it returns `None`. `rtt` is the round trip of the tunnel's
     /// small probes. While it is unknown, a UDP tunnel is not probed; a TCP tunnel is, since payload may have stalled it
-    /// before the first small probe was answered. A tunnel that has payload is probed more often.
+    /// before the first small probe was answered. A tunnel by which large packets are sent is probed more often; `large_bytes` is
+    /// what they have sent since it came up.
     pub fn next_action(
         &mut self,
         rtt: Option<Duration>,
-        has_payload: bool,
+        large_bytes: u64,
         now: Uptime,
     ) -> Option<PathAction> {
         let rtt = match self.transport {
@@ -139,9 +146,10 @@ impl PathMtu {
             self.reduced_at = Some(now);
             return Some(PathAction::ReduceMtu);
         }
-        if self.outstanding.is_some() || !self.is_probe_due(has_payload, now) {
+        if self.outstanding.is_some() || !self.is_probe_due(large_bytes, now) {
             return None;
         }
+        self.large_bytes = large_bytes;
         let sequence = self.next_sequence;
         self.next_sequence = sequence.wrapping_add(1);
         self.outstanding = Some(Outstanding {
@@ -152,9 +160,10 @@ impl PathMtu {
         Some(PathAction::Probe(sequence))
     }
 
-    fn is_probe_due(&self, has_payload: bool, now: Uptime) -> bool {
-        let is_old = |at| now.since(at) >= PAYLOAD_CHECK_INTERVAL;
-        let may_be_narrow = has_payload && self.full_size == FullSize::Carried;
+    fn is_probe_due(&self, large_bytes: u64, now: Uptime) -> bool {
+        let is_old = |at| now.since(at) >= LARGE_CHECK_INTERVAL;
+        let has_sent = large_bytes.saturating_sub(self.large_bytes) >= MIN_LARGE_BYTES;
+        let may_be_narrow = has_sent && self.full_size == FullSize::Carried;
         now >= self.next_probe_at || (may_be_narrow && self.answered_at.is_some_and(is_old))
     }
 

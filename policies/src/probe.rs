@@ -106,6 +106,8 @@ pub struct Probing {
     window_start: Option<Sample>,
     /// Whether payload was sent in the last complete payload window.
     had_payload: bool,
+    /// The bytes that large frames have sent, see [`Self::large_bytes`].
+    large_bytes: u64,
     /// The moment of the last sample since which nothing has been received.
     silent_since: Option<Uptime>,
     history: ProbeHistory,
@@ -131,6 +133,7 @@ impl Probing {
             last_sample: None,
             window_start: None,
             had_payload: false,
+            large_bytes: 0,
             silent_since: None,
             history: ProbeHistory::default(),
             rx_frames: 0,
@@ -154,6 +157,7 @@ impl Probing {
             self.window_start = Some(sample);
             return;
         };
+        self.count_large(&last, &sample);
         if counters.rx_packets == last.counters.rx_packets {
             self.silent_since = self.silent_since.or(Some(last.at));
         } else {

@@ -9,6 +9,7 @@ use crate::{
     wait::{pause, wait_until},
 };
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 use policies::names::Slot;
 use serde::Serialize;
 use std::time::Duration;
@@ -60,7 +61,12 @@ impl Hang {
 /// # Errors
 /// Fails if the lab cannot be built, or if the node does not recover.
 pub fn measure() -> Result<Hang> {
-    let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+    let dialled = u16::try_from(NODES - 1)?;
+    let lab = Lab::build_converged(Options {
+        nodes: NODES,
+        tunnels_to_dial: Some(dialled),
+        ..Options::default()
+    })?;
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
     let mut children = Vec::new();
     for choose in [
@@ -88,7 +94,7 @@ fn measure_child(node: &Node, pinger: &Pinger, process: String) -> Result<HungCh
     let pid = kill_child(node, &process, FatalSignal::Stop)?;
     let noticed = wait_until_removed(pid)?;
     let removed_at = pinger.now();
-    wait_until(WELL_TIMEOUT, || is_well(node, &process).then_some(()))
+    wait_until(WELL_TIMEOUT, || is_well(node, &process, pid).then_some(()))
         .with_context(|| node.describe(&format!("is not well after {process} hung")))?;
     let answered = || pinger.all_answered(removed_at, all_pairs);
     let answered_at = wait_until(WELL_TIMEOUT, answered)
@@ -107,12 +113,15 @@ fn measure_child(node: &Node, pinger: &Pinger, process: String) -> Result<HungCh
     Ok(child)
 }
 
-/// Returns whether the node is ready, and the process runs again unless it is a client.
-fn is_well(node: &Node, process: &str) -> bool {
+/// Returns whether the node is ready, and the process runs again with another pid, unless it is a client.
+fn is_well(node: &Node, process: &str, hung: Pid) -> bool {
     let status: Result<StatusDocument> = node.control_document(STATUS_PATH);
     status.is_ok_and(|status| {
         let is_client = matches!(process.parse(), Ok(Slot::Dialling(_)));
         let mut processes = status.processes.iter();
-        status.ready && (is_client || processes.any(|child| child.name == process && child.ready))
+        let is_new = |pid: u32| i64::from(pid) != i64::from(hung.as_raw());
+        let is_running = processes
+            .any(|child| child.name == process && child.ready && child.pid.is_some_and(is_new));
+        status.ready && (is_client || is_running)
     })
 }

@@ -21,7 +21,8 @@ use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 
 /// The MTUs of the path.
 pub const MTUS: [u16; 5] = [1500, 1492, 1460, 1420, 1280];
-/// Payloads of pings, in bytes: a small one, one that fills a packet of 1,400 bytes, one of seven fragments.
+/// Payloads of pings, in bytes: a small one, one that fills a packet of 1,400 bytes, one of seven fragments. They are sent once a
+/// second until they are answered, so that a path that becomes narrow is noticed after five or six.
 const PING_BYTES: [u16; 3] = [56, 1352, 9000];
 /// Longest wait for the first ping.
 const FIRST_PING_TIMEOUT: Duration = Duration::from_secs(30);

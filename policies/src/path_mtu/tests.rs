@@ -9,7 +9,9 @@ const TICK: Duration = Duration::from_millis(50);
 struct Path {
     mtu: PathMtu,
     now: Uptime,
-    has_payload: bool,
+    /// Bytes of large packets that are sent in each tick.
+    large_rate: u64,
+    large_bytes: u64,
     reductions: u32,
     probes: u32,
 }
@@ -20,7 +22,8 @@ impl Path {
         Self {
             mtu: PathMtu::new(transport, now),
             now,
-            has_payload: false,
+            large_rate: 0,
+            large_bytes: 0,
             reductions: 0,
             probes: 0,
         }
@@ -30,7 +33,7 @@ impl Path {
     fn run(&mut self, time: Duration, answers_small: bool, passes: impl Fn(bool) -> bool) {
         let end = self.now + time;
         while self.now < end {
-            while let Some(action) = self.mtu.next_action(RTT, self.has_payload, self.now) {
+            while let Some(action) = self.mtu.next_action(RTT, self.large_bytes, self.now) {
                 match action {
                     PathAction::ReduceMtu => self.reductions += 1,
                     PathAction::Probe(sequence) => {
@@ -45,6 +48,7 @@ impl Path {
                 }
             }
             self.now = self.now + TICK;
+            self.large_bytes += self.large_rate;
         }
     }
 }
@@ -97,9 +101,9 @@ fn a_path_that_becomes_narrow_later_is_noticed_at_the_next_check() {
 }
 
 #[test]
-fn a_path_with_payload_that_becomes_narrow_is_noticed_within_a_quarter_of_a_minute() {
+fn a_path_with_large_packets_that_becomes_narrow_is_noticed_within_a_quarter_of_a_minute() {
     let mut path = Path::new(Transport::Udp);
-    path.has_payload = true;
+    path.large_rate = 1_000;
     path.run(Duration::from_secs(25), true, |_| true);
     assert_eq!((path.probes, path.reductions), (3, 0));
     path.run(Duration::from_secs(12), true, |is_reduced| is_reduced);
@@ -111,10 +115,20 @@ fn a_path_with_payload_that_becomes_narrow_is_noticed_within_a_quarter_of_a_minu
 }
 
 #[test]
+fn the_probes_of_two_nodes_do_not_make_each_other_probe() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    // A probe, and the answer to one of the peer.
+    path.large_bytes += 2 * 1_100;
+    path.run(Duration::from_secs(290), true, |_| true);
+    assert_eq!(path.probes, 1);
+}
+
+#[test]
 fn five_full_size_packets_that_a_busy_path_loses_do_not_reduce_its_mtu() {
     let mut path = Path::new(Transport::Udp);
     path.run(Duration::from_secs(1), true, |_| true);
-    path.has_payload = true;
+    path.large_rate = 1_000;
     path.run(Duration::from_secs(9), true, |_| true);
     // The sixth probe is sent after 1.5 s.
     path.run(Duration::from_millis(1_450), true, |_| false);
@@ -140,8 +154,8 @@ fn a_stalled_tcp_tunnel_gets_a_reduced_mtu_after_half_a_second_and_time_to_recov
 #[test]
 fn a_tcp_tunnel_that_stalls_before_its_first_answer_gets_a_reduced_mtu_too() {
     let mut mtu = PathMtu::new(Transport::Tcp, Uptime::from_secs(100));
-    let probe = mtu.next_action(None, false, Uptime::from_secs(100));
+    let probe = mtu.next_action(None, 0, Uptime::from_secs(100));
     assert_eq!(probe, Some(PathAction::Probe(0)));
-    let action = mtu.next_action(None, false, Uptime::from_secs(101));
+    let action = mtu.next_action(None, 0, Uptime::from_secs(101));
     assert_eq!(action, Some(PathAction::ReduceMtu));
 }

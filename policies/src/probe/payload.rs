@@ -1,12 +1,25 @@
 //! Tells payload from what the daemon and babeld send themselves.
 
 use super::{Probing, Sample};
-use crate::units::Uptime;
+
+/// Up to this size a frame counts as small, in bytes.
+const SMALL_FRAME: u64 = 300;
 
 impl Probing {
-    /// Returns whether payload was sent in the last span over which frames were compared, or keeps the tunnel busy.
-    pub fn has_payload(&self, now: Uptime) -> bool {
-        self.had_payload || self.is_busy(now)
+    /// Returns how many bytes large frames have sent since the tunnel came up, in excess of [`SMALL_FRAME`] for each frame. One
+    /// of full size counts about 1,100.
+    pub fn large_bytes(&self) -> u64 {
+        self.large_bytes
+    }
+
+    /// Counts the bytes that were sent between two samples.
+    pub(super) fn count_large(&mut self, from: &Sample, to: &Sample) {
+        let grown = to.counters.since(from.counters);
+        let excess = grown.map_or(0, |grown| {
+            let small = grown.tx_packets.saturating_mul(SMALL_FRAME);
+            grown.tx_bytes.saturating_sub(small)
+        });
+        self.large_bytes = self.large_bytes.saturating_add(excess);
     }
 
     /// Returns whether more was sent between two samples than Babel and the probes send.

@@ -43,8 +43,8 @@ pub(super) fn check_path(
         return;
     };
     let rtt = tunnel.probing.rtt();
-    let has_payload = tunnel.probing.has_payload(now);
-    while let Some(action) = tunnel.path_mtu.next_action(rtt, has_payload, now) {
+    let large_bytes = tunnel.probing.large_bytes();
+    while let Some(action) = tunnel.path_mtu.next_action(rtt, large_bytes, now) {
         match action {
             PathAction::Probe(sequence) => {
                 for kind in [ProbeKind::FullSize, ProbeKind::Small] {

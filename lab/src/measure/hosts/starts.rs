@@ -97,12 +97,12 @@ fn start_read_only(lab: &Lab, node: &Node, peer: &Node) -> Result<Scenario> {
 
 /// Starts the daemon with a low limit of open files, which it raises.
 fn start_with_few_open_files(lab: &Lab, node: &Node, peer: &Node) -> Result<Scenario> {
-    let daemon = start_by(lab, node, "prlimit", &["--nofile=24:24"], "few-files.log")?;
+    let daemon = start_by(lab, node, "prlimit", &["--nofile=24:4096"], "few-files.log")?;
     let works = time_until(TIMEOUT, || reaches(node, peer) && reaches(peer, node));
     let report = works.is_none().then(|| daemon.log_tail(1));
     daemon.stop(STOP_TIMEOUT);
     Ok(Scenario::new(
-        "started with a limit of 24 open files",
+        "started with a soft limit of 24 open files",
         works,
         report,
         works.is_some(),
