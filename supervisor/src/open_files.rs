@@ -5,8 +5,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The limit that the daemon sets where it may: 250 accepted tunnels and all connections of its servers fit.
 const WANTED: u64 = 4096;
-/// The smallest limit with which the daemon starts. A node with two tunnels has about 70 files open.
-const MIN: u64 = 256;
+/// The smallest limit with which the daemon starts. A node with two tunnels has about 73 files open.
+const MIN: u64 = 96;
+/// Below this limit a node with all its tunnels may run out of file descriptors.
+const ENOUGH: u64 = 512;
 
 /// Returns the soft and hard limits to set, best first.
 fn wanted_limits(soft: u64, hard: u64) -> Vec<(u64, u64)> {
@@ -36,10 +38,16 @@ pub fn raise_limit() -> Result<(), StartError> {
         .into_iter()
         .any(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).is_ok());
     let (limit, _) = limit()?;
-    match limit < MIN {
-        true => Err(StartError::FewOpenFiles { limit, min: MIN }),
-        false => Ok(()),
+    if limit < MIN {
+        return Err(StartError::FewOpenFiles { limit, min: MIN });
     }
+    if limit < ENOUGH {
+        tracing::warn!(
+            limit,
+            "the limit of open files is low: with more than a few tunnels, set it to {ENOUGH} (LimitNOFILE= of the unit)"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

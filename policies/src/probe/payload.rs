@@ -1,4 +1,4 @@
-//! Tells payload from what the daemon and babeld send themselves.
+//! Counts payload apart from what the daemon and babeld send themselves.
 
 use super::{Probing, Sample};
 
