@@ -190,6 +190,9 @@ pub struct TunnelTable {
     /// The results of dialling each peer. The peer cache drops those of peers that it does not know, so there are at most
     /// [`MAX_PEERS`](crate::sources::peer_cache::directory::MAX_PEERS) of them, and one more for each dial of the last second.
     pub dials: BTreeMap<Prefix, DialHistory>,
+    /// The peers to which UDP carried small packets only, and when that was noticed. The prober adds them; entries are at most one
+    /// for each peer of [`Self::dials`], and expire after [`NARROW_SPAN`].
+    pub narrow_since: BTreeMap<Prefix, Uptime>,
     /// All dialling slots that exist, sorted. Their numbers have no gap.
     pub dialling_slots: Vec<Slot>,
     /// Slots whose tunnel has closed, and until when no new tunnel is opened on each; at most one entry per slot.
@@ -202,7 +205,16 @@ pub struct TunnelTable {
     pub lost_peers: LostPeers,
 }
 
+/// Time for which a peer is dialled by TCP first after UDP carried small packets only.
+pub const NARROW_SPAN: Duration = Duration::from_secs(3600);
+
 impl TunnelTable {
+    /// Returns whether this peer is dialled by TCP first, since UDP carried small packets only.
+    pub fn prefers_tcp(&self, peer: Prefix, now: Uptime) -> bool {
+        let since = self.narrow_since.get(&peer);
+        since.is_some_and(|since| now.since(*since) < NARROW_SPAN)
+    }
+
     /// Returns the dialling slots on which a tunnel can be opened now.
     pub fn free_slots(&self, now: Uptime) -> Vec<Slot> {
         let is_free =

@@ -22,6 +22,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Builds whole networks in namespaces on this machine, with real processes. Needs root.
@@ -88,6 +89,12 @@ enum Measurement {
         /// Number of nodes.
         #[arg(long, default_value_t = 8)]
         nodes: usize,
+        /// Seconds for which the network is watched after that: whether a pair falls out.
+        #[arg(long, default_value_t = 0)]
+        watch_seconds: u64,
+        /// Restarts all nodes at once at the end.
+        #[arg(long)]
+        restart: bool,
     },
     /// Memory, processor time and bytes of an idle network.
     Idle {
@@ -185,6 +192,8 @@ enum Measurement {
         #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["meddling", "starts", "surroundings", "firewall"])]
         groups: Vec<hosts::Group>,
     },
+    /// How soon a node notices that a child process hangs, and what other nodes lose.
+    Hang,
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -245,7 +254,17 @@ impl Measurement {
     /// Measures, and returns the result as JSON.
     fn run(self) -> Result<String> {
         match self {
-            Self::Converge { nodes } => to_json(measure::converge::measure(nodes)?),
+            Self::Converge {
+                nodes,
+                watch_seconds,
+                restart,
+            } => to_json(measure::converge::measure(
+                measure::converge::ConvergeOptions {
+                    nodes,
+                    watch_time: Duration::from_secs(watch_seconds),
+                    has_restart: restart,
+                },
+            )?),
             Self::Idle {
                 nodes,
                 seconds,
@@ -278,6 +297,7 @@ impl Measurement {
                 let extent = if short { Extent::Short } else { Extent::Full };
                 to_json(measure::hosts::measure(&groups, extent)?)
             }
+            Self::Hang => to_json(measure::hang::measure()?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

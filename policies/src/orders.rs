@@ -67,6 +67,8 @@ reasons! {
         DialFailed = "dial_failed",
         /// The peer rejected this node, or closed the tunnel.
         PeerClosed = "peer_closed",
+        /// The tunnel carried neither large packets nor their fragments, and the peer can be dialled by TCP, too.
+        SmallPacketsOnly = "small_packets_only",
         /// The peer's certificate is revoked.
         Revoked = "revoked",
         /// The peer announces routes that cannot be its own, see [`route_checks`](crate::route_checks).
@@ -92,6 +94,7 @@ impl CloseReason {
             | Self::ProcessDied
             | Self::DialFailed
             | Self::PeerClosed
+            | Self::SmallPacketsOnly
             | Self::Renewed => true,
         }
     }

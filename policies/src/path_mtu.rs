@@ -15,16 +15,24 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(300);
 const MIN_TCP_TIMEOUT: Duration = Duration::from_millis(500);
 /// Round trips that a judgement waits for at least.
 const MIN_RTTS: u32 = 4;
-/// Number of misses in a row through a UDP tunnel that show a narrow path.
+/// Number of misses in a row through a new UDP tunnel that show a narrow path.
 const UDP_MISSES: u32 = 3;
+/// Number of misses in a row that show that a path became narrow which carried full-size packets before. It is larger, since a
+/// path that is full of payload loses packets too, and a reduced MTU costs throughput until the tunnel is dialled again.
+const UDP_MISSES_LATER: u32 = 6;
 /// Number of misses in a row, with a reduced MTU, that show that the path carries no full-size packets at all.
 const LOST_MISSES: u32 = 10;
 /// Time after which a small probe that is not answered either is given up, so that nothing is concluded.
 const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A TCP tunnel whose full-size probe is not answered is not judged dead for this long: TCP delivers nothing that it sent later before that.
 const TCP_STALL_TIME: Duration = Duration::from_secs(4);
-/// Interval between two probes while full-size packets pass.
+/// Interval between two probes while full-size packets pass, and hardly any are sent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
+/// The same while large packets are sent: the path may have become narrow.
+const LARGE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// From this many bytes of large packets after a probe on, the next one is due sooner. A probe and the answer to one of the
+/// peer are less, so that two nodes do not make each other probe.
+const MIN_LARGE_BYTES: u64 = 5000;
 /// Interval between two probes while full-size packets are lost even with a reduced MTU.
 const LOST_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval at which the MTU is reduced again. The kernel forgets it after ten minutes (`mtu_expires`), and IPv6 does not
@@ -84,6 +92,10 @@ pub struct PathMtu {
     next_sequence: u16,
     outstanding: Option<Outstanding>,
     next_probe_at: Uptime,
+    /// When a full-size probe was last answered; `None` before the first answer.
+    answered_at: Option<Uptime>,
+    /// The bytes that large packets had sent when the last full-size probe was sent.
+    large_bytes: u64,
     misses: u32,
     /// When the MTU was last reduced; `None` while it never was.
     reduced_at: Option<Uptime>,
@@ -98,6 +110,8 @@ impl PathMtu {
             next_sequence: 0,
             outstanding: None,
             next_probe_at: now,
+            answered_at: None,
+            large_bytes: 0,
             misses: 0,
             reduced_at: None,
             full_size: FullSize::Unknown,
@@ -106,8 +120,14 @@ impl PathMtu {
 
     /// Returns the next action that is due; to be called until it returns `None`. `rtt` is the round trip of the tunnel's
     /// small probes. While it is unknown, a UDP tunnel is not probed; a TCP tunnel is, since payload may have stalled it
-    /// before the first small probe was answered.
-    pub fn next_action(&mut self, rtt: Option<Duration>, now: Uptime) -> Option<PathAction> {
+    /// before the first small probe was answered. A tunnel by which large packets are sent is probed more often; `large_bytes` is
+    /// what they have sent since it came up.
+    pub fn next_action(
+        &mut self,
+        rtt: Option<Duration>,
+        large_bytes: u64,
+        now: Uptime,
+    ) -> Option<PathAction> {
         let rtt = match self.transport {
             Transport::Udp => rtt?,
             Transport::Tcp => rtt.unwrap_or_default(),
@@ -126,9 +146,10 @@ impl PathMtu {
             self.reduced_at = Some(now);
             return Some(PathAction::ReduceMtu);
         }
-        if self.outstanding.is_some() || now < self.next_probe_at {
+        if self.outstanding.is_some() || !self.is_probe_due(large_bytes, now) {
             return None;
         }
+        self.large_bytes = large_bytes;
         let sequence = self.next_sequence;
         self.next_sequence = sequence.wrapping_add(1);
         self.outstanding = Some(Outstanding {
@@ -137,6 +158,13 @@ impl PathMtu {
             is_small_answered: false,
         });
         Some(PathAction::Probe(sequence))
+    }
+
+    fn is_probe_due(&self, large_bytes: u64, now: Uptime) -> bool {
+        let is_old = |at| now.since(at) >= LARGE_CHECK_INTERVAL;
+        let has_sent = large_bytes.saturating_sub(self.large_bytes) >= MIN_LARGE_BYTES;
+        let may_be_narrow = has_sent && self.full_size == FullSize::Carried;
+        now >= self.next_probe_at || (may_be_narrow && self.answered_at.is_some_and(is_old))
     }
 
     /// Takes the answer to a small probe that was sent with a full-size one.
@@ -156,6 +184,7 @@ impl PathMtu {
         }
         self.outstanding = None;
         self.misses = 0;
+        self.answered_at = Some(now);
         self.next_probe_at = now + CHECK_INTERVAL;
         self.full_size = match self.reduced_at {
             Some(_) => FullSize::Fragmented,
@@ -176,9 +205,12 @@ impl PathMtu {
 
     /// Through a TCP tunnel, the repetitions by TCP stand for further probes.
     fn misses_of_a_narrow_path(&self) -> u32 {
-        match self.transport {
-            Transport::Udp => UDP_MISSES,
-            Transport::Tcp => 1,
+        match (self.transport, self.full_size) {
+            (Transport::Udp, FullSize::Carried) => UDP_MISSES_LATER,
+            (Transport::Udp, FullSize::Unknown | FullSize::Fragmented | FullSize::Lost) => {
+                UDP_MISSES
+            }
+            (Transport::Tcp, _) => 1,
         }
     }
 

@@ -4,6 +4,7 @@
 //! otherwise. It knows nothing of sockets: its caller hands over the link's counters and the answers to probes.
 
 mod pace;
+mod payload;
 mod suspicion_limit;
 
 pub use pace::{ProbePace, max_silence};
@@ -105,6 +106,8 @@ pub struct Probing {
     window_start: Option<Sample>,
     /// Whether payload was sent in the last complete payload window.
     had_payload: bool,
+    /// The bytes that large frames have sent, see [`Self::large_bytes`].
+    large_bytes: u64,
     /// The moment of the last sample since which nothing has been received.
     silent_since: Option<Uptime>,
     history: ProbeHistory,
@@ -130,6 +133,7 @@ impl Probing {
             last_sample: None,
             window_start: None,
             had_payload: false,
+            large_bytes: 0,
             silent_since: None,
             history: ProbeHistory::default(),
             rx_frames: 0,
@@ -153,6 +157,7 @@ impl Probing {
             self.window_start = Some(sample);
             return;
         };
+        self.count_large(&last, &sample);
         if counters.rx_packets == last.counters.rx_packets {
             self.silent_since = self.silent_since.or(Some(last.at));
         } else {
@@ -371,15 +376,6 @@ impl Probing {
         let is_recent = now.since(sampled) <= MAX_SAMPLE_AGE;
         let silent_since = self.silent_since;
         is_recent && silent_since.is_some_and(|since| sampled.since(since) >= SILENCE_TIME)
-    }
-
-    /// Returns whether more was sent between two samples than Babel and the probes send.
-    fn has_sent_payload(&self, from: &Sample, to: &Sample) -> bool {
-        let grown = to.counters.since(from.counters);
-        let packets = grown.map_or(0, |grown| grown.tx_packets);
-        let probes = to.tx_frames.saturating_sub(from.tx_frames);
-        let babel = self.pace.floor.packets(to.at.since(from.at));
-        packets > babel.saturating_add(probes)
     }
 
     /// Gives up waiting for old answers.

@@ -15,6 +15,16 @@ pub enum StartError {
     /// The daemon was not started by root.
     #[error("warren run needs root: it makes links and routes (try: sudo warren run)")]
     NotRoot,
+    /// The limit of open files is too low, and the process may not raise it.
+    #[error(
+        "the limit of open files is {limit}, and a node needs at least {min}: raise it (LimitNOFILE= of the unit, ulimit -n, or the options of the container)"
+    )]
+    FewOpenFiles {
+        /// The present limit.
+        limit: u64,
+        /// The smallest limit with which a node starts.
+        min: u64,
+    },
     /// A certificate, key or network document is missing or wrong.
     #[error("{path}: {why}", path = path.display())]
     Identity {
@@ -103,6 +113,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_)
+            | Self::FewOpenFiles { .. }
             | Self::Identity { .. }
             | Self::NoProgram { .. }
             | Self::NoUser { .. } => 78,

@@ -331,6 +331,8 @@ pub async fn prepare(
     }
     if let Some(ipv4) = identity.document.payload4() {
         host.has_ipv4_overlap = kernel.overlapping_network(ipv4.range()).await?.is_some();
+        let ipv4 = Some(ipv4).filter(|_| !host.has_ipv4_overlap);
+        kernel.apply_ipv4(ipv4, identity.me).await?;
     }
     if settings.transit_cost() != INFINITY {
         host.is_transit_blocked = is_transit_blocked(kernel, identity).await;

@@ -14,6 +14,7 @@ pub mod leave;
 mod local_servers;
 pub mod logging;
 mod moved_files;
+mod open_files;
 mod pid_file;
 mod reload;
 pub mod renew_expired;

@@ -7,7 +7,7 @@ use crate::{
     identity::{NodeIdentity, read_credentials},
     local_servers::{MetricsServer, serve_control},
     logging::{self, LogFilter},
-    moved_files, pid_file,
+    moved_files, open_files, pid_file,
     reload::{CommandLine, Reloader},
     renew_expired, service_manager, shutdown,
     wiring::{self, ACTORS, Graph},
@@ -66,6 +66,7 @@ pub fn run(
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;
+    open_files::raise_limit()?;
     host::create_folders(paths)?;
     let _lock = pid_file::lock(paths)?;
     moved_files::move_files(paths)?;

@@ -3,14 +3,12 @@
 use anyhow::{Context, Result};
 use lab::{
     Lab, Node, Options, PingSchedule, Pinger, is_skipped_without_root,
-    measure::recover::{FatalSignal, kill_child},
+    measure::recover::{FatalSignal, first_client, kill_child},
     ping_record::LOST_AFTER,
     pinger::all_pairs,
     wait::pause,
 };
-use policies::names::Slot;
 use std::time::Duration;
-use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Nodes of the network.
 const NODES: usize = 6;
@@ -30,7 +28,7 @@ fn a_server_a_client_and_a_babeld_are_stopped_by_somebody_else_and_all_pairs_rec
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
     pause(SETTLING_TIME);
-    for child in [server, client, babeld] {
+    for child in [server, first_client, babeld] {
         let routes = lab.wait_for_complete_routes()?;
         let victim = (0..NODES)
             .max_by_key(|node| routes.pairs_through(*node).len())
@@ -49,14 +47,6 @@ fn server(_: &Node) -> Result<String> {
 
 fn babeld(_: &Node) -> Result<String> {
     Ok("babeld".to_owned())
-}
-
-/// The first client that the node runs.
-fn client(node: &Node) -> Result<String> {
-    let status: StatusDocument = node.control_document(STATUS_PATH)?;
-    let mut names = status.processes.into_iter().map(|process| process.name);
-    let client = names.find(|name| matches!(name.parse(), Ok(Slot::Dialling(_))));
-    client.with_context(|| node.describe("runs no client"))
 }
 
 fn check_recovery(pinger: &Pinger, node: &Node, child: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 //! [`policies::probe`] decides when to probe and what a missing answer means; this actor owns the
 //! sockets. A suspicion makes other nodes probe; each of them believes only its own probes.
 
+mod narrow_paths;
 mod sending;
 mod settings;
 mod sockets;
@@ -14,7 +15,7 @@ use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
     messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
-    store::{Loss, Losses, LostPeers},
+    store::{Loss, Losses, LostPeers, SharedCandidates, TunnelTable},
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
 use futures_util::stream::unfold;
@@ -35,7 +36,7 @@ use policies::{
 use sending::*;
 pub use settings::{ProberDeps, ProberSettings};
 use sockets::{Datagram, Sockets};
-use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, net::Ipv6Addr, rc::Rc, time::Duration};
 use tunnel::Tunnel;
 use wire::errors::Chain;
 use wire::overlay::{Network, link_local};
@@ -67,6 +68,8 @@ pub struct Prober {
     clock: Clock,
     random: Randomness,
     lost_peers: LostPeers,
+    table: Rc<RefCell<TunnelTable>>,
+    candidates: SharedCandidates,
     links: LinkOrderQueue,
     orders: Recipient<Ordered>,
     readers: Vec<Recipient<ProbesRead>>,
@@ -90,6 +93,7 @@ impl Prober {
             readers,
         } = deps;
         let lost_peers = store.tunnels.borrow().lost_peers.clone();
+        let (table, candidates) = (store.tunnels, store.candidates);
         let (clock, random) = (store.clock, store.random);
 
         let suspicion_limit = SuspicionLimit::default();
@@ -99,6 +103,8 @@ impl Prober {
             clock,
             random,
             lost_peers,
+            table,
+            candidates,
             links,
             orders,
             readers,
@@ -203,6 +209,7 @@ impl Prober {
                 now,
             );
         }
+        self.leave_narrow_paths(now);
         suspects
             .into_iter()
             .for_each(|peer| self.spread_suspicion(peer, now, ctx));

@@ -118,6 +118,7 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         clock_off(node),
         reachability::udp_blocked(node),
         reachability::private_endpoints_only(node),
+        reachability::narrow_path(node),
         software_outdated(node),
         reachability::not_reached(node, now),
         reachability::port_mapping_missing(node),

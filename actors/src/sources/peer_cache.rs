@@ -158,9 +158,11 @@ impl PeerCache {
     fn update(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let changed = {
-            let dials = &mut self.tunnels.borrow_mut().dials;
-            dials.retain(|peer, _| self.directory.knows(*peer));
-            self.directory.update_dials(dials)
+            let mut table = self.tunnels.borrow_mut();
+            table.dials.retain(|peer, _| self.directory.knows(*peer));
+            let narrow = &mut table.narrow_since;
+            narrow.retain(|peer, _| self.directory.knows(*peer));
+            self.directory.update_dials(&table.dials)
         };
         let is_due = self
             .reported_at
@@ -229,11 +231,12 @@ impl PeerCache {
                 }));
                 outcome.is_ok()
             });
-            // Of several endpoints the one in our own LAN is the shortest path.
+            // UDP comes before TCP. Of several endpoints of one transport the one in our own LAN is the shortest path.
             let good = self.directory.good_endpoint(peer);
-            candidate
-                .endpoints
-                .sort_by_key(|endpoint| (good != Some(*endpoint), self.private.rank(*endpoint)));
+            candidate.endpoints.sort_by_key(|endpoint| {
+                let rank = self.private.rank(*endpoint);
+                (endpoint.transport, good != Some(*endpoint), rank)
+            });
         }
         candidates.retain(|candidate| !candidate.endpoints.is_empty());
         (candidates, unused)
@@ -412,6 +415,37 @@ mod tests {
             readers,
         });
         (cache.start(), readings, tunnels)
+    }
+
+    #[actix::test]
+    async fn udp_is_dialled_before_tcp_also_after_tcp_worked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (actor, mut readings, tunnels) = start_cache(&folder.path().join("peers.db"));
+        let (udp, tcp) = ("udp:45.67.0.9:1194", "tcp:45.67.0.9:1194");
+        let endpoints = [udp, tcp].map(|text| text.parse().unwrap());
+        actor.do_send(PeersReported {
+            at: Uptime::from_secs(1),
+            source: PeerSource::Registry,
+            peers: vec![PeerReport {
+                peer: peer(9),
+                endpoints: endpoints.to_vec(),
+                transit_cost: None,
+            }],
+        });
+        while readings.recv().await.unwrap().candidates.is_empty() {}
+        {
+            let dials = &mut tunnels.borrow_mut().dials;
+            let history = dials.entry(peer(9)).or_default();
+            (history.good, history.failures) = (Some(endpoints[1]), 1);
+        }
+        let candidate = loop {
+            let reading = readings.recv().await.unwrap();
+            let mut known = reading.candidates.into_iter();
+            if let Some(known) = known.find(|known| known.failures == 1) {
+                break known;
+            }
+        };
+        assert_eq!(candidate.endpoints, endpoints);
     }
 
     #[actix::test]

@@ -5,6 +5,7 @@
 
 mod announcements;
 mod contacts;
+mod endpoint_selection;
 mod uplinks;
 
 use crate::store::Store;

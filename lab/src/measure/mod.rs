@@ -11,6 +11,7 @@ pub mod claim_race;
 pub mod converge;
 pub mod drain;
 pub mod gateways;
+pub mod hang;
 pub mod hosts;
 pub mod idle;
 pub mod join;

@@ -2,7 +2,8 @@
 
 mod signals;
 
-pub use signals::{FatalSignal, kill_child};
+pub(super) use signals::wait_until_removed;
+pub use signals::{FatalSignal, first_client, kill_child};
 
 use crate::{
     Lab, Node, Options, Pinger,
@@ -17,7 +18,6 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::unistd::Pid;
 use serde::Serialize;
-use signals::wait_until_removed;
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},

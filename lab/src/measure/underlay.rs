@@ -21,12 +21,15 @@ use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 
 /// The MTUs of the path.
 pub const MTUS: [u16; 5] = [1500, 1492, 1460, 1420, 1280];
-/// Payloads of pings, in bytes: a small one, one that fills a packet of 1,400 bytes, one of seven fragments.
+/// Payloads of pings, in bytes: a small one, one that fills a packet of 1,400 bytes, one of seven fragments. They are sent once a
+/// second until they are answered, so that a path that becomes narrow is noticed after five or six.
 const PING_BYTES: [u16; 3] = [56, 1352, 9000];
 /// Longest wait for the first ping.
 const FIRST_PING_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait until a ping of one size passes.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait until a ping of one size passes. A path that becomes narrow is noticed within a quarter of a minute.
+const PING_TIMEOUT: Duration = Duration::from_secs(25);
+/// MTU of a path before it becomes narrow.
+const WIDE: u16 = 1500;
 /// Longest wait until the node reports whether packets of full size pass.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Length of the bulk transfer.
@@ -37,19 +40,37 @@ const MIN_RATE: f64 = 1.0;
 /// How the two nodes' tunnel runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Carrier {
+pub enum Carrier {
+    /// UDP over IPv4.
     UdpIpv4,
+    /// UDP over IPv6.
     UdpIpv6,
+    /// TCP over IPv4.
     Tcp,
+    /// UDP or TCP over IPv4, as the nodes choose.
+    Either,
+}
+
+/// One kind of path.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Path {
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+    /// How the tunnel runs over it.
+    pub carrier: Carrier,
+    /// Whether a router reports packets that are too large. If not, they are dropped without notice.
+    pub icmp_passes: bool,
+    /// Whether fragments pass.
+    pub fragments_pass: bool,
+    /// Whether the path carries packets of 1,500 bytes until the tunnel is up and has carried one.
+    pub narrows_later: bool,
 }
 
 /// One kind of path, and what passed it.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnderlayCell {
-    mtu: u16,
-    carrier: Carrier,
-    /// Whether a router reports packets that are too large. If not, they are dropped without notice.
-    icmp_passes: bool,
+    #[serde(flatten)]
+    path: Path,
     /// Time from the start of the daemons to the first answer; `null` if there was none.
     first_ping_seconds: Option<f64>,
     /// Time from then until the largest ping was answered.
@@ -65,7 +86,8 @@ pub struct UnderlayCell {
 }
 
 impl UnderlayCell {
-    fn passes_all(&self) -> bool {
+    /// Returns whether the largest ping and bulk data passed.
+    pub fn passes_all(&self) -> bool {
         Some(&self.largest_ping_bytes) == PING_BYTES.last() && self.bulk_mbit_per_second >= MIN_RATE
     }
 }
@@ -82,20 +104,38 @@ pub struct Underlay {
     silent: usize,
 }
 
-/// Measures each carrier on paths of these MTUs, once with and once without ICMP.
+/// Measures each carrier on paths of these MTUs: with ICMP, without, and on a path without ICMP that becomes narrow later; and the
+/// choice of the nodes on a path that drops fragments, too.
 ///
 /// # Errors
 /// Fails if a lab cannot be built, or a node does not answer at its control socket.
 pub fn measure(mtus: &[u16]) -> Result<Underlay> {
-    let mut cells = Vec::new();
+    let mut paths = Vec::new();
     for mtu in mtus {
         for carrier in [Carrier::UdpIpv4, Carrier::UdpIpv6, Carrier::Tcp] {
-            for icmp_passes in [true, false] {
-                let cell = measure_cell(*mtu, carrier, icmp_passes)?;
-                progress(format!("{cell:?}"));
-                cells.push(cell);
+            for (icmp_passes, narrows_later) in [(true, false), (false, false), (false, true)] {
+                paths.push(Path {
+                    mtu: *mtu,
+                    carrier,
+                    icmp_passes,
+                    fragments_pass: true,
+                    narrows_later,
+                });
             }
         }
+        paths.push(Path {
+            mtu: *mtu,
+            carrier: Carrier::Either,
+            icmp_passes: false,
+            fragments_pass: false,
+            narrows_later: false,
+        });
+    }
+    let mut cells = Vec::new();
+    for path in paths {
+        let cell = measure_path(path)?;
+        progress(format!("{cell:?}"));
+        cells.push(cell);
     }
     let failed = cells.iter().filter(|cell| !cell.passes_all());
     let is_silent = |cell: &&UnderlayCell| cell.is_ready && cell.full_size_packets != "lost";
@@ -108,10 +148,21 @@ pub fn measure(mtus: &[u16]) -> Result<Underlay> {
     })
 }
 
-fn measure_cell(mtu: u16, carrier: Carrier, icmp_passes: bool) -> Result<UnderlayCell> {
+/// Measures what passes a tunnel between two nodes over this path.
+///
+/// # Errors
+/// Fails if the lab cannot be built, or a node does not answer at its control socket.
+pub fn measure_path(path: Path) -> Result<UnderlayCell> {
     let lab = Lab::build_joined(Options::with_nodes(2))?;
-    configure_nodes(&lab, carrier)?;
-    narrow_path(&lab, mtu, carrier, icmp_passes)?;
+    configure_nodes(&lab, path.carrier)?;
+    let first_mtu = if path.narrows_later { WIDE } else { path.mtu };
+    narrow_path(
+        &lab,
+        Path {
+            mtu: first_mtu,
+            ..path
+        },
+    )?;
     lab.start_nodes()?;
     let (node, peer) = (lab.node(0)?, lab.node(1)?);
     let target = peer.identity()?.address.to_string();
@@ -130,6 +181,11 @@ fn measure_cell(mtu: u16, carrier: Carrier, icmp_passes: bool) -> Result<Underla
         if wait_until(timeout, || node.command("ping", &ping).ok()).is_none() {
             break;
         }
+        if first_ping_seconds.is_none() && path.narrows_later {
+            wait_until(REPORT_TIMEOUT, || is_carried(node).then_some(()))
+                .context("no packet of full size passed the wide path")?;
+            set_mtu(&lab, path.mtu)?;
+        }
         first_ping_seconds.get_or_insert(seconds(start.elapsed()));
         largest_ping_bytes = bytes;
         largest_ping_seconds = round(largest_ping_seconds + since.elapsed().as_secs_f64(), 3);
@@ -145,9 +201,7 @@ fn measure_cell(mtu: u16, carrier: Carrier, icmp_passes: bool) -> Result<Underla
     let (is_ready, full_size_packets) = described.map_or_else(|| describe(node), Ok)?;
     lab.stop_nodes();
     Ok(UnderlayCell {
-        mtu,
-        carrier,
-        icmp_passes,
+        path,
         first_ping_seconds,
         largest_ping_seconds,
         largest_ping_bytes,
@@ -155,6 +209,11 @@ fn measure_cell(mtu: u16, carrier: Carrier, icmp_passes: bool) -> Result<Underla
         is_ready,
         full_size_packets,
     })
+}
+
+/// Returns whether a packet of full size has passed the node's tunnel.
+fn is_carried(node: &Node) -> bool {
+    describe(node).is_ok_and(|(_, full_size)| full_size == "carried")
 }
 
 /// Whether the node is ready, and what it reports of packets of full size in the tunnel that it uses.
@@ -179,6 +238,7 @@ fn configure_nodes(lab: &Lab, carrier: Carrier) -> Result<()> {
     for node in lab.nodes() {
         let listen = match carrier {
             Carrier::UdpIpv4 | Carrier::UdpIpv6 => "{ udp: 1194, tcp: 0 }",
+            Carrier::Either => "{ udp: 1194, tcp: 1194 }",
             Carrier::Tcp => "{ udp: 0, tcp: 1194 }",
         };
         node.configure("listen", listen)?;
@@ -192,17 +252,21 @@ fn configure_nodes(lab: &Lab, carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// Lets only packets of at most `mtu` bytes pass between the nodes.
-fn narrow_path(lab: &Lab, mtu: u16, carrier: Carrier, icmp_passes: bool) -> Result<()> {
-    route_through_bridge(lab, mtu)?;
+/// Lets only packets of the path's MTU pass between the nodes.
+fn narrow_path(lab: &Lab, path: Path) -> Result<()> {
+    route_through_bridge(lab)?;
+    set_mtu(lab, path.mtu)?;
     let internet = lab.internet_namespace();
     let mut rules = String::from(
         "add table inet path\nadd chain inet path forward { type filter hook forward priority 0; }\nadd chain inet path output { type filter hook output priority 0; }\n",
     );
-    if carrier == Carrier::UdpIpv6 {
+    if path.carrier == Carrier::UdpIpv6 {
         rules.push_str("add rule inet path forward ip protocol udp drop\n");
     }
-    if !icmp_passes {
+    if !path.fragments_pass {
+        rules.push_str("add rule inet path forward ip frag-off & 0x3fff != 0 drop\nadd rule inet path forward exthdr frag exists drop\n");
+    }
+    if !path.icmp_passes {
         rules.push_str("add rule inet path output icmp type destination-unreachable drop\nadd rule inet path output icmpv6 type packet-too-big drop\n");
     }
     let mut command = Command::new("ip");
@@ -210,12 +274,17 @@ fn narrow_path(lab: &Lab, mtu: u16, carrier: Carrier, icmp_passes: bool) -> Resu
     run_with_input(&mut command, &rules).context("nft failed (package nftables)")
 }
 
-/// Makes the lab's internet a router between the nodes, whose links have this MTU.
-fn route_through_bridge(lab: &Lab, mtu: u16) -> Result<()> {
+/// Sets the MTU of the router between the nodes.
+fn set_mtu(lab: &Lab, mtu: u16) -> Result<()> {
+    let line = format!("link set internet mtu {mtu}\n");
+    ip::batch(Some(&lab.internet_namespace()), &line)
+}
+
+/// Makes the lab's internet a router between the nodes.
+fn route_through_bridge(lab: &Lab) -> Result<()> {
     let internet = lab.internet_namespace();
-    let lines =
-        format!("link set internet mtu {mtu}\naddr add 2a0c:5c80::1/64 dev internet nodad\n");
-    ip::batch(Some(&internet), &lines)?;
+    let line = "addr add 2a0c:5c80::1/64 dev internet nodad\n";
+    ip::batch(Some(&internet), line)?;
     for (name, value) in [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv4/conf/all/send_redirects", "0"),

@@ -21,6 +21,8 @@ pub enum PrivateEndpointError {
     Elsewhere,
     /// The endpoint has an address of this host.
     OwnAddress,
+    /// The endpoint is in the network's own IPv4 range, so that a tunnel to it would be carried by tunnels.
+    Overlay,
 }
 
 impl fmt::Display for PrivateEndpointError {
@@ -33,6 +35,7 @@ impl fmt::Display for PrivateEndpointError {
                 "no address of this node is in its subnet, and the registry is not reached at a private address"
             }
             Self::OwnAddress => "this node has that address itself",
+            Self::Overlay => "its address is in the network's own IPv4 range",
         })
     }
 }
@@ -139,11 +142,28 @@ impl PrivateEndpoints {
         }
     }
 
-    /// Returns whether a peer's endpoint may be dialled; always, if its address is not private.
+    /// Returns whether packets to this address may enter the network itself: it is in the network's IPv4 range. An
+    /// address in a subnet of this host is not: a node that has such a subnet has no IPv4 in the network.
+    pub fn is_in_overlay(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(ipv4) = address else {
+            return false;
+        };
+        let documents = self.documents.load();
+        let payload = documents.network().and_then(|network| network.payload4());
+        let surroundings = self.surroundings.load();
+        let mut own = surroundings.addresses.iter();
+        payload.is_some_and(|payload| payload.range().contains(&ipv4))
+            && !own.any(|own| is_in_subnet(*own, address))
+    }
+
+    /// Returns whether a peer's endpoint may be dialled. A public address may, unless it is the network's own.
     ///
     /// # Errors
-    /// The address is private, and probably not that of the peer.
+    /// The address is private, and probably not that of the peer, or it is in the network's IPv4 range.
     pub fn check(&self, endpoint: Endpoint) -> Result<(), PrivateEndpointError> {
+        if self.is_in_overlay(endpoint.address.ip()) {
+            return Err(PrivateEndpointError::Overlay);
+        }
         if !is_private(endpoint) || self.are_all_allowed() {
             return Ok(());
         }

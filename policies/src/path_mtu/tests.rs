@@ -9,6 +9,9 @@ const TICK: Duration = Duration::from_millis(50);
 struct Path {
     mtu: PathMtu,
     now: Uptime,
+    /// Bytes of large packets that are sent in each tick.
+    large_rate: u64,
+    large_bytes: u64,
     reductions: u32,
     probes: u32,
 }
@@ -19,6 +22,8 @@ impl Path {
         Self {
             mtu: PathMtu::new(transport, now),
             now,
+            large_rate: 0,
+            large_bytes: 0,
             reductions: 0,
             probes: 0,
         }
@@ -28,7 +33,7 @@ impl Path {
     fn run(&mut self, time: Duration, answers_small: bool, passes: impl Fn(bool) -> bool) {
         let end = self.now + time;
         while self.now < end {
-            while let Some(action) = self.mtu.next_action(RTT, self.now) {
+            while let Some(action) = self.mtu.next_action(RTT, self.large_bytes, self.now) {
                 match action {
                     PathAction::ReduceMtu => self.reductions += 1,
                     PathAction::Probe(sequence) => {
@@ -43,6 +48,7 @@ impl Path {
                 }
             }
             self.now = self.now + TICK;
+            self.large_bytes += self.large_rate;
         }
     }
 }
@@ -95,6 +101,43 @@ fn a_path_that_becomes_narrow_later_is_noticed_at_the_next_check() {
 }
 
 #[test]
+fn a_path_with_large_packets_that_becomes_narrow_is_noticed_within_a_quarter_of_a_minute() {
+    let mut path = Path::new(Transport::Udp);
+    path.large_rate = 1_000;
+    path.run(Duration::from_secs(25), true, |_| true);
+    assert_eq!((path.probes, path.reductions), (3, 0));
+    path.run(Duration::from_secs(12), true, |is_reduced| is_reduced);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+    // The MTU stays reduced, so the path is not checked more often than without payload.
+    let probes = path.probes;
+    path.run(Duration::from_secs(60), true, |is_reduced| is_reduced);
+    assert_eq!(path.probes, probes);
+}
+
+#[test]
+fn the_probes_of_two_nodes_do_not_make_each_other_probe() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    // A probe, and the answer to one of the peer.
+    path.large_bytes += 2 * 1_100;
+    path.run(Duration::from_secs(290), true, |_| true);
+    assert_eq!(path.probes, 1);
+}
+
+#[test]
+fn five_full_size_packets_that_a_busy_path_loses_do_not_reduce_its_mtu() {
+    let mut path = Path::new(Transport::Udp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    path.large_rate = 1_000;
+    path.run(Duration::from_secs(9), true, |_| true);
+    // The sixth probe is sent after 1.5 s.
+    path.run(Duration::from_millis(1_450), true, |_| false);
+    path.run(Duration::from_secs(5), true, |_| true);
+    assert_eq!(path.reductions, 0);
+    assert_eq!(path.mtu.full_size(), FullSize::Carried);
+}
+
+#[test]
 fn a_stalled_tcp_tunnel_gets_a_reduced_mtu_after_half_a_second_and_time_to_recover() {
     let mut path = Path::new(Transport::Tcp);
     path.run(Duration::from_millis(450), false, |_| false);
@@ -111,8 +154,8 @@ fn a_stalled_tcp_tunnel_gets_a_reduced_mtu_after_half_a_second_and_time_to_recov
 #[test]
 fn a_tcp_tunnel_that_stalls_before_its_first_answer_gets_a_reduced_mtu_too() {
     let mut mtu = PathMtu::new(Transport::Tcp, Uptime::from_secs(100));
-    let probe = mtu.next_action(None, Uptime::from_secs(100));
+    let probe = mtu.next_action(None, 0, Uptime::from_secs(100));
     assert_eq!(probe, Some(PathAction::Probe(0)));
-    let action = mtu.next_action(None, Uptime::from_secs(101));
+    let action = mtu.next_action(None, 0, Uptime::from_secs(101));
     assert_eq!(action, Some(PathAction::ReduceMtu));
 }

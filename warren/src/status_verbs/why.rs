@@ -144,6 +144,9 @@ fn close_cause(reason: CloseReason) -> &'static str {
         CloseReason::ProcessDied => "its OpenVPN process exited unexpectedly",
         CloseReason::DialFailed => "no connection to the peer came about",
         CloseReason::PeerClosed => "the peer rejected it or closed the session",
+        CloseReason::SmallPacketsOnly => {
+            "its path dropped large packets and their fragments, so the peer is dialled by TCP"
+        }
         CloseReason::Revoked => "the peer's certificate is revoked",
         CloseReason::FalseRoutes => "the peer announces routes that cannot be its own",
         CloseReason::Renewed => {

@@ -43,7 +43,8 @@ pub(super) fn check_path(
         return;
     };
     let rtt = tunnel.probing.rtt();
-    while let Some(action) = tunnel.path_mtu.next_action(rtt, now) {
+    let large_bytes = tunnel.probing.large_bytes();
+    while let Some(action) = tunnel.path_mtu.next_action(rtt, large_bytes, now) {
         match action {
             PathAction::Probe(sequence) => {
                 for kind in [ProbeKind::FullSize, ProbeKind::Small] {

@@ -242,7 +242,11 @@ impl Tunnels {
         // The slot's last tunnel may have left the link down or silenced.
         common.links.order(LinkOrder::Up(slot));
         common.links.order(LinkOrder::Unsilence(slot));
-        let Some(dial) = Dial::open(common, slot, peer, endpoints) else {
+        let mut endpoints = endpoints.to_vec();
+        if common.table.borrow().prefers_tcp(peer, now) {
+            endpoints.sort_by_key(|endpoint| endpoint.transport != Transport::Tcp);
+        }
+        let Some(dial) = Dial::open(common, slot, peer, &endpoints) else {
             return;
         };
         processes.dials.insert(slot, dial);

@@ -113,7 +113,7 @@ findings! {
         "let the operator of the registry choose another range (warren registry set ipv4), or change the network of this host";
     /// A firewall drops what the node should forward for others.
     TransitBlocked Degraded "transit_blocked"
-        "allow forwarding between links wrn*: ip6tables -I FORWARD -i wrn+ -o wrn+ -j ACCEPT (with Docker in the chain DOCKER-USER); or set transit: leaf";
+        "allow forwarding between links wrn*: ip6tables -I FORWARD -i wrn+ -o wrn+ -j ACCEPT (with Docker in the chain DOCKER-USER; the same by iptables if the network carries IPv4); or set transit: leaf";
     /// Another program, mostly a second babeld, shares babeld's port, so that each receives some packets of the other.
     AnotherBabeld Degraded "another_babeld"
         "stop the other babeld: systemctl disable --now babeld";
@@ -123,6 +123,9 @@ findings! {
     /// Something that the node needs on the host is missing, and cannot be restored.
     HostNotRestored Degraded "host_not_restored"
         "see journalctl -u warren; in a container, allow the change or make it from outside";
+    /// Tunnels carry small packets only.
+    NarrowPath Degraded "narrow_path"
+        "let firewalls on the path pass fragments, or ICMP type 3 and ICMPv6 type 2; or let the peer listen on TCP";
     /// The network asks for newer software.
     SoftwareOutdated Degraded "software_outdated"
         "install a newer release of warren";

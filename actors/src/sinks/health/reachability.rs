@@ -8,6 +8,7 @@ use policies::{
     names::{Prefix, Slot, Transport},
     observation::INFINITY,
     parameters::METERED_HELLO_INTERVAL,
+    path_mtu::FullSize,
     probe::max_silence,
     units::Uptime,
 };
@@ -125,6 +126,26 @@ pub(super) fn udp_blocked(node: &Snapshot) -> Option<Finding> {
         let tunnels = counted(dialled.len(), "dialled tunnel");
         let seen = format!("{tunnels} by TCP only, although the peers offer UDP, too");
         Finding::new(FindingId::UdpBlocked, seen).count(dialled.len())
+    })
+}
+
+/// Returns that tunnels carry small packets only.
+pub(super) fn narrow_path(node: &Snapshot) -> Option<Finding> {
+    let is_narrow = |row: &&Row| {
+        let probe = node.probes.get(&row.tunnel.slot);
+        row.is_up() && probe.is_some_and(|probe| probe.full_size == FullSize::Lost)
+    };
+    let peers: Vec<_> = node
+        .rows
+        .live()
+        .filter(is_narrow)
+        .map(|row| row.tunnel.peer)
+        .collect();
+    let count = peers.len();
+    (count > 0).then(|| {
+        let (tunnels, list) = (counted(count, "tunnel"), node_list(node, &peers));
+        let seen = format!("the path of {tunnels} drops large packets and their fragments{list}");
+        Finding::new(FindingId::NarrowPath, seen).count(count)
     })
 }
 

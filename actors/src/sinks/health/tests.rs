@@ -14,8 +14,13 @@ use crate::{
 use healthy_node::*;
 use membership::documents::PrivateEndpointError;
 use os::process::ProcessReading;
-use policies::observation::{Candidate, INFINITY};
-use std::sync::Arc;
+use policies::{
+    names::Slot,
+    observation::{Candidate, INFINITY, ProbeReading},
+    parameters::Parameters,
+    probe::{ProbePace, Probing},
+};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The findings after a change of the healthy node, as `id: what was seen`.
 #[track_caller]
@@ -287,6 +292,32 @@ fn a_node_without_a_tunnel_that_nobody_can_dial_is_degraded() {
             assert_eq!(finding.map(|finding| finding.severity), Some(expected));
         }
     }
+}
+
+#[test]
+fn a_tunnel_that_carries_small_packets_only_is_reported() {
+    use policies::path_mtu::FullSize as F;
+    let probed = |full_size| {
+        move |node: &mut Snapshot| {
+            let probing = Probing::new(ProbePace::new(&Parameters::default(), 0), NOW);
+            let reading = probing.reading(Slot::Dialling(0), NOW);
+            let probes = BTreeMap::from([(
+                reading.slot,
+                ProbeReading {
+                    full_size,
+                    ..reading
+                },
+            )]);
+            node.probes = Arc::new(probes);
+        }
+    };
+    for full_size in [F::Unknown, F::Carried, F::Fragmented] {
+        check(probed(full_size), &[]);
+    }
+    check(
+        probed(F::Lost),
+        &["narrow_path: the path of 1 tunnel drops large packets and their fragments: 9/16"],
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::sources::peer_cache::directory::MAX_ENDPOINTS;
 use membership::documents::is_private;
 
 impl RegistryClient {
-    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these public ones
-    /// before private ones, those of main uplinks before those of bridges and other VPNs, and UDP before TCP.
+    /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these those of main
+    /// uplinks before those of bridges and other VPNs, public ones before private ones, and UDP before TCP.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -16,14 +16,24 @@ impl RegistryClient {
         let mut seen = BTreeSet::new();
         let mut found = self.leases.clone();
         found.extend(self.uplinks.keys());
-        found.retain(|endpoint| dialable(*endpoint, *network, announces_private).is_ok());
+        found.retain(|endpoint| {
+            dialable(*endpoint, *network, announces_private).is_ok()
+                && !private.is_in_overlay(endpoint.address.ip())
+        });
         let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
         found.sort_by_key(|endpoint| {
             let transport = endpoint.transport;
-            (is_private(*endpoint), is_beside(endpoint), transport)
+            (is_beside(endpoint), is_private(*endpoint), transport)
         });
-        let all = live_settings.endpoints.iter().chain(&found).copied();
-        announced(all.filter(|endpoint| seen.insert(*endpoint)).collect())
+        let configured = live_settings.endpoints.iter().copied();
+        let mut all: Vec<_> = configured
+            .filter(|endpoint| seen.insert(*endpoint))
+            .take(MAX_ENDPOINTS)
+            .collect();
+        found.retain(|endpoint| seen.insert(*endpoint));
+        let room = MAX_ENDPOINTS.saturating_sub(all.len());
+        all.extend(endpoint_selection::select(found, room));
+        all
     }
 
     pub(super) fn build_announcement(&self) -> Announcement {
@@ -108,55 +118,5 @@ impl RegistryClient {
                 self.report_contact(Some(&error));
             }
         }
-    }
-}
-
-/// Chooses which endpoints are announced, in the same order: the best one of each port and address family, so that a host with many
-/// addresses still names all its ports, and then the best others.
-fn announced(all: Vec<Endpoint>) -> Vec<Endpoint> {
-    let mut seen = BTreeSet::new();
-    let mut is_first = |endpoint: &Endpoint| {
-        let address = endpoint.address;
-        seen.insert((endpoint.transport, address.port(), address.is_ipv6()))
-    };
-    let (first, others): (Vec<_>, Vec<_>) = all.iter().copied().partition(|one| is_first(one));
-    let chosen: BTreeSet<_> = first
-        .into_iter()
-        .chain(others)
-        .take(MAX_ENDPOINTS)
-        .collect();
-    all.into_iter()
-        .filter(|endpoint| chosen.contains(endpoint))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoints(texts: &[&str]) -> Vec<Endpoint> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn each_port_is_announced_before_further_addresses_are() {
-        let mut all: Vec<String> = Vec::new();
-        for server in ["udp:{}:1194", "tcp:{}:1194", "tcp:{}:443"] {
-            let addresses = ["45.67.0.1", "45.67.0.2", "45.67.0.3", "45.67.0.4"];
-            all.extend(addresses.map(|address| server.replace("{}", address)));
-        }
-        let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        let expected = [
-            "udp:45.67.0.1:1194",
-            "udp:45.67.0.2:1194",
-            "udp:45.67.0.3:1194",
-            "udp:45.67.0.4:1194",
-            "tcp:45.67.0.1:1194",
-            "tcp:45.67.0.2:1194",
-            "tcp:45.67.0.3:1194",
-            "tcp:45.67.0.1:443",
-        ];
-        assert_eq!(announced(endpoints(&all)), endpoints(&expected));
-        assert_eq!(announced(endpoints(&all[..3])), endpoints(&all[..3]));
     }
 }

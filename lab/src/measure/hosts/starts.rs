@@ -5,6 +5,7 @@ use crate::{
     Lab, Options, netns,
     node::Node,
     process::{Process, warren_program},
+    wait::wait_until,
 };
 use anyhow::{Context, Result};
 use std::{fs, path::Path, time::Duration};
@@ -36,9 +37,8 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
         scenarios.push(start_without_ipv6(node, peer, link)?);
     }
     scenarios.push(start_read_only(&lab, node, peer)?);
-    if extent == Extent::Full {
-        scenarios.push(start_with_few_descriptors(&lab, node)?);
-    }
+    scenarios.push(start_with_few_open_files(&lab, node, peer)?);
+    scenarios.push(start_without_open_files(&lab, node)?);
     lab.stop_nodes();
     Ok(scenarios)
 }
@@ -95,24 +95,34 @@ fn start_read_only(lab: &Lab, node: &Node, peer: &Node) -> Result<Scenario> {
     ))
 }
 
-/// Starts the daemon with so few file descriptors that it cannot do all its work.
-fn start_with_few_descriptors(lab: &Lab, node: &Node) -> Result<Scenario> {
-    let name = "few-descriptors.log";
-    let daemon = start_by(lab, node, "prlimit", &["--nofile=24:24"], name)?;
-    let log = lab.folder().join(name);
-    let report = || {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let mut lines = text.lines();
-        lines
-            .find(|line| line.contains("open files"))
-            .map(str::to_owned)
-    };
-    time_until(TIMEOUT, || report().is_some());
+/// Starts the daemon with a low limit of open files, which it raises.
+fn start_with_few_open_files(lab: &Lab, node: &Node, peer: &Node) -> Result<Scenario> {
+    let daemon = start_by(lab, node, "prlimit", &["--nofile=24:4096"], "few-files.log")?;
+    let works = time_until(TIMEOUT, || reaches(node, peer) && reaches(peer, node));
+    let report = works.is_none().then(|| daemon.log_tail(1));
     daemon.stop(STOP_TIMEOUT);
-    let report = report();
+    Ok(Scenario::new(
+        "started with a soft limit of 24 open files",
+        works,
+        report,
+        works.is_some(),
+    ))
+}
+
+/// Starts the daemon with a low limit of open files, which it may not raise.
+fn start_without_open_files(lab: &Lab, node: &Node) -> Result<Scenario> {
+    let words = ["--bounding-set=-sys_resource", "prlimit", "--nofile=64:64"];
+    let daemon = start_by(lab, node, "setpriv", &words, "no-files.log")?;
+    let report = || {
+        let last = daemon.log_tail(1);
+        last.contains("the limit of open files is 64")
+            .then_some(last)
+    };
+    let report = wait_until(TIMEOUT, report);
+    daemon.stop(STOP_TIMEOUT);
     let passed = report.is_some();
     Ok(Scenario::new(
-        "started with 24 file descriptors",
+        "started with a limit of 64 open files, without CAP_SYS_RESOURCE",
         None,
         report,
         passed,

@@ -7,6 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use policies::names::Slot;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use wire::control::{STATUS_PATH, StatusDocument};
@@ -63,8 +64,19 @@ pub fn kill_child(node: &Node, name: &str, signal: FatalSignal) -> Result<Pid> {
     Ok(pid)
 }
 
+/// Returns the name of the first client that the node runs.
+///
+/// # Errors
+/// Fails if the daemon does not answer, or if it runs no client.
+pub fn first_client(node: &Node) -> Result<String> {
+    let status: StatusDocument = node.control_document(STATUS_PATH)?;
+    let mut names = status.processes.into_iter().map(|process| process.name);
+    let client = names.find(|name| matches!(name.parse(), Ok(Slot::Dialling(_))));
+    client.with_context(|| node.describe("runs no client"))
+}
+
 /// Waits until a child that hangs is gone, and returns how long that took.
-pub(super) fn wait_until_removed(pid: Pid) -> Result<Duration> {
+pub(in crate::measure) fn wait_until_removed(pid: Pid) -> Result<Duration> {
     let hung_at = Instant::now();
     let is_gone = || (kill(pid, None).is_err()).then_some(());
     wait_until(REMOVAL_TIMEOUT, is_gone).with_context(|| {
