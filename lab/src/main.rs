@@ -185,6 +185,12 @@ enum Measurement {
         #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["meddling", "starts", "surroundings", "firewall"])]
         groups: Vec<hosts::Group>,
     },
+    /// What nodes of one LAN send by its router, and how they do without internet and registry; and many nodes on one LAN.
+    Lan {
+        /// The number of nodes on the crowded LAN.
+        #[arg(long, default_value_t = 20)]
+        crowd: usize,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -278,6 +284,7 @@ impl Measurement {
                 let extent = if short { Extent::Short } else { Extent::Full };
                 to_json(measure::hosts::measure(&groups, extent)?)
             }
+            Self::Lan { crowd } => to_json(measure::lan::measure(crowd)?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

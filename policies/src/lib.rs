@@ -9,6 +9,7 @@ pub mod dial;
 pub mod document_intake;
 pub mod gain;
 pub mod histogram;
+pub mod lan_discovery;
 pub mod life;
 pub mod link_cost;
 pub mod names;

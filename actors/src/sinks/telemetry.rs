@@ -25,9 +25,9 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, HostCompared,
-    HostRepaired, KeyShared, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead,
-    ProcessesRead, RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp,
-    TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
+    HostRepaired, KeyShared, LanRead, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead,
+    ProbesRead, ProcessesRead, RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged,
+    TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -147,6 +147,7 @@ handlers! {
     };
     ProbesRead: |snapshot, reading, _now| snapshot.on_probes_read(reading);
     PeersRead: |snapshot, reading, _now| snapshot.peers = Arc::new(reading);
+    LanRead: |snapshot, reading, _now| snapshot.lan = Arc::new(reading);
     LeasesRead: |snapshot, reading, _now| {
         snapshot.log_leases(&reading);
         snapshot.leases = Arc::new(reading);

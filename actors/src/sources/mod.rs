@@ -6,6 +6,7 @@ pub mod candidate_prober;
 pub mod credentials;
 pub mod documents;
 pub mod host_reconciler;
+pub mod lan_discovery;
 pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_discovery;

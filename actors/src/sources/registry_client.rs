@@ -401,6 +401,7 @@ mod tests {
             Candidate {
                 peer: Prefix::new(number, 16).unwrap(),
                 endpoints: Vec::new(),
+                on_lan: 0,
                 confirmed_at: None,
                 failed_at: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
                 failures: failing.map_or(0, |(failures, _)| *failures),

@@ -14,6 +14,7 @@ pub mod gateways;
 pub mod hosts;
 pub mod idle;
 pub mod join;
+pub mod lan;
 pub mod recover;
 pub mod registry_crash;
 pub mod registry_load;

@@ -28,6 +28,7 @@ mod repair;
 mod request;
 mod route_lookup;
 mod rules;
+mod segments;
 mod slots;
 mod sweep;
 mod sysctl;
@@ -46,6 +47,7 @@ pub use numbers::{
 pub use packet_filter::PacketFilter;
 pub use repair::{HostComparison, Repair, RepairKind};
 pub use route_lookup::Diversion;
+pub use segments::Segment;
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};

@@ -95,6 +95,7 @@ impl<'a> View<'a> {
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
             exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
+            lan: self.lan(),
             leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),

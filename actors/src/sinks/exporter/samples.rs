@@ -1,6 +1,6 @@
 //! Reads the samples of each metric from a snapshot.
 
-use crate::messages::MissingReason;
+use crate::messages::{LanOutcome, MissingReason};
 use crate::sinks::{
     health::{FindingId, Health},
     telemetry::{ROLES, Row, Snapshot, float},
@@ -232,6 +232,18 @@ pub(super) fn missing_lease(node: &Snapshot) -> Vec<Sample> {
     let missing = node.leases.missing.as_ref().map(|missing| missing.reason);
     let sample = |reason: MissingReason| (vec![s(reason.label())], truth(missing == Some(reason)));
     MissingReason::ALL.map(sample).to_vec()
+}
+
+pub(super) fn lan_messages(node: &Snapshot) -> Vec<Sample> {
+    let sample_of = |label: &str| {
+        let messages = node.lan.messages.iter();
+        let matching = messages.filter(|(outcome, _)| outcome.label() == label);
+        (
+            vec![s(label)],
+            float(matching.map(|(_, count)| count).sum()),
+        )
+    };
+    LanOutcome::LABELS.map(sample_of).to_vec()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {

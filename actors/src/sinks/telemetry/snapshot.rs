@@ -13,9 +13,9 @@ use super::{
     traffic::{CameUp, Rows},
 };
 use crate::messages::{
-    ActorRestarted, CandidateProbed, Decided, LeasesRead, OwnCertificate, OwnEndpointsRead,
-    PeersRead, ProbesRead, ProcessesRead, RoutesSuspected, TunnelCameUp, TunnelClosed,
-    TunnelOpened, WaitOverdue,
+    ActorRestarted, CandidateProbed, Decided, LanRead, LeasesRead, OwnCertificate,
+    OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RoutesSuspected, TunnelCameUp,
+    TunnelClosed, TunnelOpened, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
@@ -82,6 +82,8 @@ pub struct Snapshot {
     pub peers: Arc<PeersRead>,
     /// The names of nodes that are in force.
     pub names: Arc<NamesInForce>,
+    /// The last reading of the nodes on the LANs of the host.
+    pub lan: Arc<LanRead>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
     /// The last reading of all supervised processes.
@@ -148,6 +150,7 @@ impl Snapshot {
                 unused: Vec::new(),
             }),
             names: Arc::default(),
+            lan: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),
