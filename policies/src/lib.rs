@@ -7,6 +7,7 @@ pub mod alternates;
 pub mod attempts;
 pub mod dial;
 pub mod document_intake;
+pub mod endpoint_checks;
 pub mod gain;
 pub mod histogram;
 pub mod lan_discovery;

@@ -38,7 +38,7 @@ use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 19] = [
+pub const ACTORS: [&str; 20] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -49,6 +49,7 @@ pub const ACTORS: [&str; 19] = [
     "documents",
     "peer_discovery",
     "lan_discovery",
+    "endpoint_checks",
     "peer_api",
     "registry_client",
     "port_mapping",
@@ -307,6 +308,7 @@ impl<'a> Wiring<'a> {
             endpoints_to: to(&self.telemetry),
         };
         let registry_client = self.guard("registry_client", deps, RegistryClient::new);
+        self.start_endpoint_checks(&registry_client);
         let Some(keeper) = settings_of::lease_keeper(self.environment) else {
             return (registry_client, None);
         };

@@ -5,6 +5,7 @@ pub mod babeld;
 pub mod candidate_prober;
 pub mod credentials;
 pub mod documents;
+pub mod endpoint_checks;
 pub mod host_reconciler;
 pub mod lan_discovery;
 pub mod peer_api;

@@ -27,7 +27,7 @@ use os::{
     clock::Clock,
     kernel::{Kernel, UplinkAddress},
 };
-use policies::route_checks::Members;
+use policies::{endpoint_checks::Reachability, route_checks::Members};
 use policies::{
     names::{Endpoint, Prefix, Transport},
     observation::Candidate,
@@ -137,6 +137,8 @@ pub struct RegistryClient {
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
+    /// What other nodes found of this node's endpoints.
+    reachability: BTreeMap<Endpoint, Reachability>,
     /// The endpoints at the host's addresses, and whether each is on a main uplink.
     uplinks: BTreeMap<Endpoint, bool>,
     addresses_read_at: Option<Uptime>,
@@ -208,6 +210,7 @@ impl RegistryClient {
             live_settings,
             peers,
             leases: Vec::new(),
+            reachability: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             addresses_read_at: None,
             last_announcement: None,

@@ -1,11 +1,13 @@
-//! Starts the actors that know where peers can be dialled, and which of them are on a LAN.
+//! Starts the actors that know where nodes can be dialled: peers, those on LANs, and this node itself.
 
 use super::{Guarded, Wiring, settings_of, to};
 use actors::{
     deciders::policy::Policy,
     sources::{
+        endpoint_checks::{EndpointCheckDeps, EndpointChecker},
         lan_discovery::{LanDiscovery, LanDiscoveryDeps},
         peer_cache::{PeerCache, PeerCacheDeps},
+        registry_client::RegistryClient,
     },
 };
 
@@ -17,6 +19,16 @@ impl Wiring<'_> {
             readers: vec![to(policy), to(&self.telemetry)],
         };
         self.guard("peer_cache", deps, PeerCache::new)
+    }
+
+    /// Starts the actor that lets other nodes try this node's endpoints.
+    pub(super) fn start_endpoint_checks(&self, registry_client: &Guarded<RegistryClient>) {
+        let deps = EndpointCheckDeps {
+            store: self.store.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![to(registry_client), to(&self.telemetry)],
+        };
+        self.guard("endpoint_checks", deps, EndpointChecker::new);
     }
 
     /// Starts the search for other nodes on LANs, unless the configuration turns it off.

@@ -168,10 +168,16 @@ fn endpoint_row(entry: &OwnEndpointEntry) -> (String, String) {
         Some(ago) => format!("others got through {} ago", time_span(ago)),
         None => "nobody got through yet".to_owned(),
     };
+    let checked = match entry.reachability.as_str() {
+        "confirmed" => ", confirmed by another node",
+        "silent" => ", silent when other nodes try it",
+        _ if entry.is_private => "",
+        _ => ", not yet tried by another node",
+    };
     let endpoint = &entry.endpoint;
     (
         "endpoint".to_owned(),
-        format!("{endpoint}, {source}, {reached}"),
+        format!("{endpoint}, {source}, {reached}{checked}"),
     )
 }
 

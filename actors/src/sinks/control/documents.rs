@@ -9,6 +9,7 @@ use crate::sinks::{
 use membership::documents::is_private;
 use os::clock::Clock;
 use policies::{
+    endpoint_checks::Reachability,
     names::{Endpoint, Prefix, Slot},
     units::Uptime,
 };
@@ -118,6 +119,7 @@ impl<'a> View<'a> {
                 source: source.label().to_owned(),
                 is_private,
                 reached_seconds_ago: self.seconds_since(reached.copied()),
+                reachability: self.reachability(endpoint).label().to_owned(),
             }
         };
         self.node
@@ -126,6 +128,11 @@ impl<'a> View<'a> {
             .iter()
             .map(entry)
             .collect()
+    }
+
+    fn reachability(&self, endpoint: &Endpoint) -> Reachability {
+        let checked = self.node.endpoint_checks.endpoints.get(endpoint);
+        checked.copied().unwrap_or_default()
     }
 
     fn registry_state(&self) -> RegistryState {

@@ -227,6 +227,9 @@ families! {
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |source| cache(source.node);
+    Gauge warren_endpoints &["state"],
+        "Public endpoints that the node announces, by what other nodes found when they tried them.",
+        |source| own_endpoints(source.node);
     Gauge warren_peer_endpoints_unused &[],
         "Private endpoints of peers that are not dialled, because they probably mean other hosts.",
         |source| one([], float(count(source.node.peers.unused.iter())));

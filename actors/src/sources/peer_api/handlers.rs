@@ -146,7 +146,7 @@ fn answer<T: Serialize>(
 
 /// Returns the identity of the caller, whose name is learnt, or the reason why the request is rejected. This is checked at each request, since a
 /// certificate may be revoked while a connection is open.
-fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
+pub(super) fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
     let Some(caller) = request.conn_data::<Caller>() else {
         return Err("the certificate does not contain the address of the connection");
     };

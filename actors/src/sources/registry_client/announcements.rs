@@ -1,11 +1,13 @@
 //! Announces this node's endpoints, software and document versions to the registry.
 
 use super::*;
+use crate::messages::EndpointsChecked;
 use membership::documents::is_private;
 
 impl RegistryClient {
     /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these public ones
-    /// before private ones, those of main uplinks before those of bridges and other VPNs, and UDP before TCP.
+    /// before private ones, those of main uplinks before those of bridges and other VPNs, confirmed
+    /// ones before others, and UDP before TCP. Those at which other nodes get no answer come last.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -19,12 +21,20 @@ impl RegistryClient {
         let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
         found.sort_by_key(|endpoint| {
             let transport = endpoint.transport;
-            (is_private(*endpoint), is_beside(endpoint), transport)
+            let reachability = self.reachability.get(endpoint).copied().unwrap_or_default();
+            (
+                is_private(*endpoint),
+                is_beside(endpoint),
+                reachability,
+                transport,
+            )
         });
         let all = live_settings.endpoints.iter().chain(&found).copied();
-        all.filter(|endpoint| seen.insert(*endpoint))
-            .take(crate::sources::peer_cache::directory::MAX_ENDPOINTS)
-            .collect()
+        let mut all: Vec<_> = all.filter(|endpoint| seen.insert(*endpoint)).collect();
+        // Nobody gets an answer there at present, whoever says that it is an endpoint of this node.
+        all.sort_by_key(|endpoint| self.reachability.get(endpoint) == Some(&Reachability::Silent));
+        all.truncate(crate::sources::peer_cache::directory::MAX_ENDPOINTS);
+        all
     }
 
     pub(super) fn build_announcement(&self) -> Announcement {
@@ -109,5 +119,13 @@ impl RegistryClient {
                 self.report_contact(Some(&error));
             }
         }
+    }
+}
+
+impl Handler<EndpointsChecked> for RegistryClient {
+    type Result = ();
+
+    fn handle(&mut self, checked: EndpointsChecked, _: &mut Self::Context) {
+        self.reachability = checked.endpoints;
     }
 }
