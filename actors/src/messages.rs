@@ -4,11 +4,13 @@
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
 mod host_facts;
+mod lan;
 mod leases;
 mod membership_facts;
 mod route_checks;
 
 pub use host_facts::*;
+pub use lan::{LanOutcome, LanPeer, LanRead};
 pub use leases::{Lease, LeasesRead, MissingLease, MissingReason};
 pub use membership_facts::*;
 pub use route_checks::{OriginsClaimed, RoutesSuspected};

@@ -105,6 +105,7 @@ impl RunningProber {
         let peer = Candidate {
             peer: prefix(PEER),
             endpoints: vec![format!("udp:{endpoint}").parse().unwrap()],
+            on_lan: 0,
             confirmed_at: None,
             failed_at: None,
             failures: 0,

@@ -62,7 +62,7 @@ const fn key(
 }
 
 /// All keys, in the order of the template.
-pub const KEYS: [Key; 17] = [
+pub const KEYS: [Key; 18] = [
     key("registry", LIVE, |a, b| a.registry == b.registry),
     key("listen", RESTART, |a, b| {
         (&a.listen_udp, &a.listen_tcp) == (&b.listen_udp, &b.listen_tcp)
@@ -87,6 +87,9 @@ pub const KEYS: [Key; 17] = [
         (&a.openvpn_user, &a.babeld_user) == (&b.openvpn_user, &b.babeld_user)
     }),
     key("upnp", RESTART, |a, b| a.upnp == b.upnp),
+    key("lan-discovery", RESTART, |a, b| {
+        a.lan_discovery == b.lan_discovery
+    }),
     key("private-endpoints", LIVE, |a, b| {
         a.private_endpoints == b.private_endpoints
     }),
@@ -115,6 +118,7 @@ mod tests {
         ("tunnels-to-dial", "tunnels-to-dial: 3"),
         ("child-users", "child-users: { babeld: nobody }"),
         ("upnp", "upnp: off"),
+        ("lan-discovery", "lan-discovery: off"),
         ("private-endpoints", "private-endpoints: true"),
         ("metrics", "metrics: off"),
         ("log", "log: debug"),

@@ -58,6 +58,8 @@ pub struct Settings {
     pub babeld_user: ChildUser,
     /// Whether the router is asked for port mappings.
     pub upnp: bool,
+    /// Whether the LANs of the host are searched for other nodes.
+    pub lan_discovery: bool,
     /// Which private addresses are announced and dialled as endpoints.
     pub private_endpoints: PrivateEndpointUse,
     /// The addresses at which metrics are served; none if they are turned off.

@@ -162,13 +162,13 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         tunnels_to_dial,
         child_users,
         upnp,
+        lan_discovery,
         private_endpoints,
         metrics,
         log,
     ] = root.keys(KEYS.map(|key| key.name), DOCUMENT, faults);
-    let private = private_endpoints
-        .and_then(|tree| private_use(&tree, faults))
-        .unwrap_or_default();
+    let private = private_endpoints.and_then(|tree| private_use(&tree, faults));
+    let private = private.unwrap_or_default();
     let allows_private = private != PrivateEndpointUse::NetworkOnly;
     let endpoints = list(endpoints, ENDPOINTS, faults, |text| {
         endpoint(text, allows_private)
@@ -177,11 +177,9 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let [udp, tcp] = listen.unwrap_or_default();
     let users = child_users.map(|tree| tree.keys(["openvpn", "babeld"], USERS, faults));
     let [openvpn, babeld] = users.unwrap_or_default();
-    let upnp = upnp.and_then(|tree| word(&tree, &[("auto", true), ("off", false)], faults));
+    let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults));
+    let transit = transit.unwrap_or_default();
     let policy = policy.and_then(|tree| word(&tree, POLICY, faults));
-    let transit = transit
-        .and_then(|tree| word(&tree, TRANSIT, faults))
-        .unwrap_or_default();
     let metered = metered.is_some_and(|tree| flag(&tree, faults) == Some(true));
     let gateway = gateway.is_some_and(|tree| is_gateway(&tree, (transit, metered), faults));
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
@@ -201,12 +199,20 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         tunnels_to_dial: tunnels_to_dial.and_then(|tree| dialled_limit(&tree, faults)),
         openvpn_user: user_or(openvpn, OPENVPN_USER, faults),
         babeld_user: user_or(babeld, BABELD_USER, faults),
-        upnp: upnp.unwrap_or(true),
+        upnp: is_automatic(upnp, faults),
+        lan_discovery: is_automatic(lan_discovery, faults),
         private_endpoints: private,
         metrics: metrics.or_else(|| metrics_of(&Value::from(METRICS)))?,
         log: log.unwrap_or_else(|| LOG.to_owned()),
         registry: self::registry(registry, faults)?,
     })
+}
+
+/// Reads `auto`, which is the default, or `off`.
+fn is_automatic(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> bool {
+    let words = [("auto", true), ("off", false)];
+    tree.and_then(|tree| word(&tree, &words, faults))
+        .unwrap_or(true)
 }
 
 const NEIGHBOURS: &str = "a list of prefixes, such as [7/16]";

@@ -56,6 +56,9 @@ child-users: {{ openvpn: {openvpn}, babeld: {babeld} }}
 # Ask the gateway for port mappings (PCP, NAT-PMP, UPnP): auto or off.
 upnp: auto
 
+# Find other nodes on the LANs of this host, and dial them there: auto or off.
+lan-discovery: auto
+
 # Announce and dial private addresses (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7): auto (where they can work),
 # true (always), false (only if the network's parameter says so).
 private-endpoints: auto

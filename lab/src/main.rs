@@ -194,6 +194,12 @@ enum Measurement {
     },
     /// How soon a node notices that a child process hangs, and what other nodes lose.
     Hang,
+    /// What nodes of one LAN send by its router, and how they do without internet and registry; and many nodes on one LAN.
+    Lan {
+        /// The number of nodes on the crowded LAN.
+        #[arg(long, default_value_t = 20)]
+        crowd: usize,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -298,6 +304,7 @@ impl Measurement {
                 to_json(measure::hosts::measure(&groups, extent)?)
             }
             Self::Hang => to_json(measure::hang::measure()?),
+            Self::Lan { crowd } => to_json(measure::lan::measure(crowd)?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

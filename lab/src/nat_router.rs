@@ -1,4 +1,6 @@
-//! A site behind NAT: a router with nftables masquerading and a real miniupnpd, and a LAN with one node.
+//! A site behind NAT: a router with nftables masquerading and a real miniupnpd, and a LAN with one node or several.
+//!
+//! The LAN's switch has a namespace of its own, so that the router gets only the frames that are for it.
 //!
 //! miniupnpd maps no ports if the WAN address is not public; the lab's internet therefore has addresses that look
 //! public.
@@ -11,6 +13,7 @@ use crate::{
 use anyhow::{Context, Result};
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
@@ -19,8 +22,8 @@ use std::{
 
 /// The router's address on the LAN.
 pub const ROUTER_ADDRESS: &str = "192.168.77.1";
-/// The node's address on the LAN.
-pub const NODE_ADDRESS: &str = "192.168.77.2";
+/// The address on the LAN of its first node; the others have those after it.
+pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 /// Longest wait until miniupnpd exits after SIGTERM.
 const MINIUPNPD_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that nft(8) may take.
@@ -115,7 +118,29 @@ impl MappingProtocols {
     }
 }
 
-/// The router of one site, with a LAN of one node.
+/// Counts the bytes from the LAN that the router's own network stack gets, and those of them that are for a host of the LAN after all.
+const COUNTERS: &str = "
+table inet lan_bytes {
+    counter routed { }
+    counter hairpin { }
+    chain prerouting {
+        type filter hook prerouting priority -300
+        iifname lan0 counter name routed
+        iifname lan0 ip daddr { 192.168.77.2-192.168.77.254, UPLINK } counter name hairpin
+    }
+}
+";
+
+/// The bytes that a router got from its LAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LanBytes {
+    /// All bytes that its network stack got, those for itself included.
+    pub routed: u64,
+    /// Those of them that are from one host of the LAN to another.
+    pub hairpin: u64,
+}
+
+/// The router of one site, with its LAN.
 #[derive(Debug)]
 pub struct NatRouter {
     namespace: String,
@@ -124,17 +149,33 @@ pub struct NatRouter {
 }
 
 impl NatRouter {
-    /// Creates the LAN between `namespace`, which has its uplink already, and `node_namespace`; starts miniupnpd.
-    pub(crate) fn build(namespace: String, node_namespace: &str, folder: PathBuf) -> Result<Self> {
-        let router_lines = format!(
-            "link add lan0 type veth peer name eth0 netns {node_namespace}\naddr add {ROUTER_ADDRESS}/24 dev lan0\nlink set lan0 up\n"
+    /// Creates the LAN between `namespace`, which has its uplink already, and those of nodes, by the switch in a further one; starts
+    /// miniupnpd.
+    pub(crate) fn build(
+        namespace: String,
+        switch: &str,
+        node_namespaces: &[String],
+        folder: PathBuf,
+    ) -> Result<Self> {
+        let switch_lines = format!(
+            "link add switch type bridge\nlink set switch up\nlink add router type veth peer name lan0 netns {namespace}\nlink set router master switch up\n"
         );
+        ip::batch(Some(switch), &switch_lines)?;
+        let router_lines = format!("addr add {ROUTER_ADDRESS}/24 dev lan0\nlink set lan0 up\n");
         ip::batch(Some(&namespace), &router_lines)?;
-        let node_lines = format!(
-            "link set lo up\naddr add {NODE_ADDRESS}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER_ADDRESS}\n"
-        );
-        ip::batch(Some(node_namespace), &node_lines)?;
-        allow_ping_sockets(node_namespace)?;
+        for (number, node_namespace) in node_namespaces.iter().enumerate() {
+            let cable = format!(
+                "link add node{number} type veth peer name eth0 netns {node_namespace}\nlink set node{number} master switch up\n"
+            );
+            ip::batch(Some(switch), &cable)?;
+            let number = u32::try_from(number).context("too many nodes on a LAN")?;
+            let address = Ipv4Addr::from_bits(NODE_ADDRESS.to_bits() + number);
+            let node_lines = format!(
+                "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER_ADDRESS}\n"
+            );
+            ip::batch(Some(node_namespace), &node_lines)?;
+            allow_ping_sockets(node_namespace)?;
+        }
         netns::write_sysctl(&namespace, "net/ipv4/ip_forward", "1")?;
         load_nft_rules(&namespace, NFT_RULES)?;
         let router = Self {
@@ -187,6 +228,33 @@ impl NatRouter {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(process);
         Ok(())
+    }
+
+    /// Counts from now on what the router gets from its LAN; `uplink` is its address on the internet.
+    ///
+    /// # Errors
+    /// Fails if nft cannot be started or fails.
+    pub fn start_counting(&self, uplink: &str) -> Result<()> {
+        load_nft_rules(&self.namespace, &COUNTERS.replace("UPLINK", uplink))
+    }
+
+    /// What the router has got from its LAN since the counting began.
+    ///
+    /// # Errors
+    /// Fails if nft fails, or shows no counters.
+    pub fn lan_bytes(&self) -> Result<LanBytes> {
+        let arguments = ["list", "counters", "table", "inet", "lan_bytes"];
+        let listing = process::run(&self.namespace, Path::new("nft"), arguments, NFT_TIMEOUT)?;
+        let bytes = |name: &str| {
+            let (_, counter) = listing.split_once(&format!("counter {name} {{"))?;
+            let (_, bytes) = counter.split_once(" bytes ")?;
+            bytes.split_whitespace().next()?.parse().ok()
+        };
+        let context = || format!("nft lists no such counter: {listing}");
+        Ok(LanBytes {
+            routed: bytes("routed").with_context(context)?,
+            hairpin: bytes("hairpin").with_context(context)?,
+        })
     }
 
     /// The present port mappings, one line of nft each.

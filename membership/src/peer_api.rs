@@ -9,6 +9,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use policies::{
+    endpoint_checks::CheckOutcome,
     names::{Endpoint, Prefix},
     observation::PeerRouteView,
     units::Uptime,
@@ -20,7 +21,8 @@ use wire::{
     endpoints::dialable,
     overlay::Network,
     peer::{
-        ANSWER_LIMIT, DOCUMENT_LIMIT, NodeDocument, RESTART_LOCK_PATH, RouteViewDocument,
+        ANSWER_LIMIT, DOCUMENT_LIMIT, ENDPOINT_CHECKS_PATH, EndpointChecksDocument,
+        EndpointChecksRequest, NodeDocument, RESTART_LOCK_PATH, RouteViewDocument, VERSION,
         document_path,
     },
     registry::DocumentKind,
@@ -249,6 +251,26 @@ impl PeerApiClient {
             .map_err(http_error)
     }
 
+    /// Lets a node try these endpoints; returns the outcome of each that it tried, in the same order.
+    ///
+    /// # Errors
+    /// The call failed, such as because the node was asked a moment ago, or its software has no such call.
+    pub async fn check_endpoints(
+        &self,
+        peer: Prefix,
+        endpoints: &[Endpoint],
+    ) -> Result<Vec<CheckOutcome>, PeerApiError> {
+        let request = EndpointChecksRequest {
+            version: VERSION,
+            endpoints: endpoints.to_vec(),
+        };
+        let url = self.url(peer, ENDPOINT_CHECKS_PATH);
+        let request = self.http.load().post(url).json(&request);
+        let answer = self.send(peer, request).await;
+        let document: EndpointChecksDocument = read_answer(peer, answer, ANSWER_LIMIT).await?;
+        Ok(document.outcomes.into_iter().map(Into::into).collect())
+    }
+
     /// Acquires a node's restart lock (`POST`), or releases it (`DELETE`); returns whether the
     /// node agreed.
     ///
@@ -303,22 +325,28 @@ impl PeerApiClient {
         path: &str,
         limit: usize,
     ) -> Result<T, PeerApiError> {
-        let http_error = |source| PeerApiError::Http { peer, source };
         let request = self.http.load().get(self.url(peer, path));
-        let mut response = self
-            .send(peer, request)
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(http_error)?;
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(http_error)? {
-            if answer.len() + chunk.len() > limit {
-                return Err(PeerApiError::TooLong { peer, limit });
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        serde_json::from_slice(&answer).map_err(|source| PeerApiError::Document { peer, source })
+        read_answer(peer, self.send(peer, request).await, limit).await
     }
+}
+
+/// Reads the document in an answer of at most `limit` bytes.
+async fn read_answer<T: DeserializeOwned>(
+    peer: Prefix,
+    answer: reqwest::Result<reqwest::Response>,
+    limit: usize,
+) -> Result<T, PeerApiError> {
+    let http_error = |source| PeerApiError::Http { peer, source };
+    let answer = answer.and_then(reqwest::Response::error_for_status);
+    let mut response = answer.map_err(http_error)?;
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(http_error)? {
+        if text.len() + chunk.len() > limit {
+            return Err(PeerApiError::TooLong { peer, limit });
+        }
+        text.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&text).map_err(|source| PeerApiError::Document { peer, source })
 }
 
 fn http_client(

@@ -12,6 +12,7 @@
 //! | find which node a packet with a small hop limit reaches | [`hop_echo`] |
 //! | send a Babel packet in addition to babeld's | [`babel_socket`] |
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
+//! | send and receive multicasts on one link | [`link_socket`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
 //! | find whether the host has a route to an address | [`route_check`] |
 //! | find whether another program shares a UDP port | [`udp_ports`] |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod echo_socket;
 pub mod hop_echo;
 pub mod kernel;
+pub mod link_socket;
 pub mod memory;
 pub mod path_mtu;
 pub mod process;

@@ -100,6 +100,7 @@ fn observation() -> Observation {
             .map(|peer| Candidate {
                 peer,
                 endpoints: vec!["udp:198.51.100.1:1194".parse().unwrap()],
+                on_lan: 0,
                 confirmed_at: Some(now),
                 failed_at: None,
                 failures: 0,

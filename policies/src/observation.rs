@@ -231,6 +231,8 @@ pub struct Candidate {
     pub peer: Prefix,
     /// Its endpoints, best first; never empty.
     pub endpoints: Vec<Endpoint>,
+    /// Number of the first endpoints at which it answers on a LAN of this host.
+    pub on_lan: usize,
     /// The moment at which its endpoints were last confirmed in this run; `None` if only the disk remembers it.
     pub confirmed_at: Option<Uptime>,
     /// The moment at which the last dial failed.
@@ -245,6 +247,23 @@ impl Candidate {
     /// Returns whether it counts as dead: it is then dialled only if nobody else is left, and removed first.
     pub fn is_dead(&self) -> bool {
         self.failures >= DEAD_FAILURES
+    }
+
+    /// Returns whether it answers on a LAN of this host.
+    pub fn is_on_lan(&self) -> bool {
+        self.on_lan > 0
+    }
+
+    /// The endpoints at which it answers on a LAN of this host.
+    pub fn lan_endpoints(&self) -> &[Endpoint] {
+        self.endpoints.get(..self.on_lan).unwrap_or_default()
+    }
+
+    /// Removes the endpoints for which `keep` returns false.
+    pub fn retain_endpoints(&mut self, keep: impl Fn(Endpoint) -> bool) {
+        let lan = self.lan_endpoints().iter();
+        self.on_lan = lan.filter(|endpoint| keep(**endpoint)).count();
+        self.endpoints.retain(|endpoint| keep(*endpoint));
     }
 }
 

@@ -37,6 +37,8 @@ reasons! {
         Bootstrap = "bootstrap",
         /// A peer that the configuration pins has no tunnel.
         Pinned = "pinned",
+        /// The peer is on a LAN of this host, and few tunnels lead over it.
+        OnLan = "on_lan",
         /// There are fewer dialled tunnels than wanted, and the peer was drawn at random.
         Fill = "fill",
         /// A tunnel to the peer shortens both ends' routes more than one to any other candidate.
@@ -57,6 +59,8 @@ reasons! {
         Rotation = "rotation",
         /// Both nodes dialled each other; the one with the lower prefix closes its own tunnel.
         Duplicate = "duplicate",
+        /// The peer answers on a LAN of this host, and the tunnel leads around it.
+        AroundLan = "around_lan",
         /// There were more dialled tunnels than allowed: the limit was lowered, or no peer can reach this node.
         OverLimit = "over_limit",
         /// The peer answered no probes, or OpenVPN noticed its silence.
@@ -89,6 +93,7 @@ impl CloseReason {
             | Self::Replaced
             | Self::Rotation
             | Self::Duplicate
+            | Self::AroundLan
             | Self::OverLimit
             | Self::PeerDead
             | Self::ProcessDied

@@ -9,6 +9,7 @@ mod closing;
 mod closings;
 mod dialling;
 mod history;
+mod lan;
 mod loss_ratio;
 mod per_mille;
 mod refresh;
@@ -190,6 +191,7 @@ impl Planner {
         let mut progress = None;
         self.continue_closing(&snapshot, &mut plan, &mut progress);
         self.close_duplicate(&snapshot, &mut plan);
+        self.close_around_lan(&snapshot, &mut plan);
         let is_refresh = self.next_refresh <= now;
         let is_over_limit = snapshot.dialled().count() > limit && self.next_over_limit <= now;
         if is_refresh || is_over_limit {
@@ -299,6 +301,7 @@ impl Planner {
             given_up: &self.given_up,
             closings: &self.closings,
             random: &self.random(snapshot),
+            on_lan: &self.needed_on_lan(snapshot),
             refreshes_since_close: self.refreshes_since_close,
         };
         assess(snapshot, &usage.collect(), &conditions)

@@ -14,6 +14,7 @@ use actors::{
         candidate_prober::CandidateProberSettings,
         credentials::CredentialSettings,
         documents::DocumentSettings,
+        lan_discovery::LanSettings,
         peer_cache::CacheSettings,
         port_mapping::{
             default_gateway::DefaultGateway,
@@ -221,6 +222,16 @@ pub(crate) fn peer_api_address(environment: &Environment<'_>) -> SocketAddrV6 {
     let identity = environment.identity;
     let address = identity.network.node_address(identity.me);
     SocketAddrV6::new(address, wire::peer::PORT, 0, 0)
+}
+
+/// Returns the settings of LAN discovery; `None` if it is turned off.
+pub(crate) fn lan_discovery(environment: &Environment<'_>) -> Option<LanSettings> {
+    let settings = LanSettings {
+        me: environment.identity.me,
+        network: environment.identity.network,
+        servers: environment.host.servers.clone(),
+    };
+    environment.settings.lan_discovery.then_some(settings)
 }
 
 pub(crate) fn registry_client(environment: &Environment<'_>) -> RegistrySettings {

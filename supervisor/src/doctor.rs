@@ -3,6 +3,7 @@
 //! Nothing is changed. The checks work before the machine has joined, too; what they cannot find out is skipped.
 
 mod host_checks;
+mod lan_check;
 mod network_checks;
 mod node_checks;
 mod program_checks;
@@ -151,6 +152,7 @@ pub async fn examine(examined: &Examined) -> Vec<Check> {
     checks.push(configuration(examined, &settings));
     checks.extend(node_checks::checks(examined, usable));
     checks.extend(network_checks::checks(examined, usable).await);
+    checks.push(lan_check::check(examined));
     checks.push(daemon(examined));
     checks.extend(findings(examined));
     checks

@@ -2,6 +2,7 @@
 //! Messages flow from source to decider to effect to sink. An actor gets the addresses of its receivers when it is built, so the receivers are started before it, and no cycle can arise.
 
 mod host;
+mod peers;
 
 use crate::actor_settings::{self as settings_of, Environment};
 use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
@@ -23,7 +24,7 @@ use actors::{
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
         peer_api::{PeerApi, PeerApiDeps},
-        peer_cache::{PeerCache, PeerCacheDeps},
+        peer_cache::PeerCache,
         peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
         port_mapping::{PortMapping, PortMappingDeps},
         process_monitor::{ProcessMonitor, ProcessMonitorDeps},
@@ -37,7 +38,7 @@ use os::process::{ChildEvents, ProcessReading};
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 18] = [
+pub const ACTORS: [&str; 20] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -47,6 +48,8 @@ pub const ACTORS: [&str; 18] = [
     "candidate_prober",
     "documents",
     "peer_discovery",
+    "lan_discovery",
+    "endpoint_checks",
     "peer_api",
     "registry_client",
     "port_mapping",
@@ -245,6 +248,7 @@ impl<'a> Wiring<'a> {
             readers: vec![to(&peer_cache)],
         };
         let peer_discovery = self.guard("peer_discovery", deps, PeerDiscovery::new);
+        self.start_lan_discovery(&peer_cache);
         let deps = PeerApiDeps {
             address: settings_of::peer_api_address(self.environment),
             store: self.store.clone(),
@@ -259,15 +263,6 @@ impl<'a> Wiring<'a> {
             documents,
             peer_discovery,
         }
-    }
-
-    fn start_peer_cache(&self, policy: &Guarded<Policy>) -> Guarded<PeerCache> {
-        let deps = PeerCacheDeps {
-            settings: settings_of::peer_cache(self.environment),
-            store: self.store.clone(),
-            readers: vec![to(policy), to(&self.telemetry)],
-        };
-        self.guard("peer_cache", deps, PeerCache::new)
     }
 
     fn start_credentials(&self, tunnels: &Guarded<Tunnels>) -> Guarded<Credentials> {
@@ -313,6 +308,7 @@ impl<'a> Wiring<'a> {
             endpoints_to: to(&self.telemetry),
         };
         let registry_client = self.guard("registry_client", deps, RegistryClient::new);
+        self.start_endpoint_checks(&registry_client);
         let Some(keeper) = settings_of::lease_keeper(self.environment) else {
             return (registry_client, None);
         };

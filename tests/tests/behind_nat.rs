@@ -38,6 +38,9 @@ fn a_node_behind_nat_is_dialled_through_its_mapping_which_disappears_with_the_no
     wait_until(DIAL_TIMEOUT, || is_dialled(&lab, node).ok()?.then_some(()))
         .context("no node dialled the node behind NAT within 90 s")?;
 
+    wait_until(DIAL_TIMEOUT, || is_confirmed(node).ok()?.then_some(()))
+        .context("no other node confirmed the mapped port within 90 s")?;
+
     node.kill();
     node.start()?;
     assert_eq!(wait_for_leases(node)?, leases);
@@ -59,6 +62,16 @@ fn wait_for_leases(node: &Node) -> Result<usize> {
         (!leases.is_empty() && are_on_router).then_some(leases.len())
     });
     leases.with_context(|| node.describe("got no lease within a minute"))
+}
+
+/// Whether another node got an answer at a mapped port.
+fn is_confirmed(node: &Node) -> Result<bool> {
+    let status: StatusDocument = node.control_document(STATUS_PATH)?;
+    let mut mapped = status
+        .endpoints
+        .iter()
+        .filter(|entry| entry.source == "port-mapping");
+    Ok(mapped.any(|entry| entry.reachability == "confirmed"))
 }
 
 /// Whether another node has dialled this one through its router.

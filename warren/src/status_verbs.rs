@@ -5,6 +5,7 @@
 mod events;
 mod format;
 mod hosts;
+mod lan;
 mod layout;
 mod path;
 mod peers;

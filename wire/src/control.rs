@@ -9,6 +9,7 @@
 mod echo;
 mod events;
 mod health;
+mod lan;
 mod names;
 mod peers;
 mod routes;
@@ -16,6 +17,7 @@ mod routes;
 pub use echo::*;
 pub use events::*;
 pub use health::*;
+pub use lan::*;
 pub use names::*;
 pub use peers::*;
 pub use routes::*;
@@ -108,6 +110,9 @@ pub struct StatusDocument {
     pub exit_gateway_name: Option<String>,
     /// The registry, as last asked.
     pub registry: RegistryState,
+    /// The search for other nodes on the LANs of the host.
+    #[serde(default)]
+    pub lan: LanState,
     /// Port mappings on gateways.
     pub leases: Vec<LeaseEntry>,
     /// Supervised processes, sorted by name.

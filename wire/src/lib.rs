@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod errors;
 pub mod hex;
 pub mod invitation;
+pub mod lan;
 pub mod lines;
 pub mod link_counters;
 pub mod management;

@@ -1,6 +1,10 @@
 //! The documents that members exchange over the overlay: endpoints, and the versions of documents
 //! that they hold.
 
+mod endpoint_checks;
+
+pub use endpoint_checks::*;
+
 use crate::{
     registry::{DocumentKind, Node},
     text,

@@ -6,6 +6,8 @@ mod babel;
 mod babel_packets;
 #[path = "../../fuzz/properties/corpus.rs"]
 mod corpus;
+#[path = "../../fuzz/properties/lan.rs"]
+mod lan;
 #[path = "../../fuzz/properties/link_counters.rs"]
 mod link_counters;
 #[path = "../../fuzz/properties/management.rs"]
@@ -45,6 +47,11 @@ fn documents_of_other_nodes_are_bounded() {
 #[test]
 fn answers_of_a_gateway_are_bounded_and_can_be_written_again() {
     corpus::hold("upnp", upnp::check);
+}
+
+#[test]
+fn messages_on_a_lan_have_one_encoding() {
+    corpus::hold("lan", lan::check);
 }
 
 #[test]

@@ -379,6 +379,7 @@ mod tests {
         Candidate {
             peer,
             endpoints: vec!["udp:192.0.2.2:1194".parse().unwrap()],
+            on_lan: 0,
             confirmed_at: Some(confirmed_at),
             failed_at: None,
             failures: 0,

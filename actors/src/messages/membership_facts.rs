@@ -4,10 +4,16 @@ use crate::live_settings::LiveSettings;
 use actix::Message;
 use membership::documents::CurrentDocuments;
 use policies::{
+    endpoint_checks::Reachability,
     names::{Endpoint, Prefix},
     units::Uptime,
 };
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 use wire::{registry::DocumentKind, signed::SignedDocument};
 
 /// Another node posted a signed document to the peer API; the document is not verified yet.
@@ -132,6 +138,14 @@ impl EndpointSource {
             Self::OtherLink => "other-link",
         }
     }
+}
+
+/// Other nodes have tried the endpoints that this node announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct EndpointsChecked {
+    /// What is known of each public endpoint that was checked.
+    pub endpoints: BTreeMap<Endpoint, Reachability>,
 }
 
 /// The endpoints that the node announces were read.

@@ -7,6 +7,7 @@
 mod documents;
 mod echo;
 mod events;
+mod lan;
 
 use crate::sinks::telemetry::Published;
 use actix_web::{

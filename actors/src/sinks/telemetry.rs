@@ -24,10 +24,11 @@ pub use snapshot::{
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
 use crate::messages::{
-    ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged, HostCompared,
-    HostRepaired, KeyShared, LeasesRead, LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead,
-    ProcessesRead, RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp,
-    TunnelClosed, TunnelOpened, WaitOverdue, dropped_readings,
+    ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged,
+    EndpointsChecked, HostCompared, HostRepaired, KeyShared, LanRead, LeasesRead, LinksSampled,
+    OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
+    RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
@@ -147,6 +148,7 @@ handlers! {
     };
     ProbesRead: |snapshot, reading, _now| snapshot.on_probes_read(reading);
     PeersRead: |snapshot, reading, _now| snapshot.peers = Arc::new(reading);
+    LanRead: |snapshot, reading, _now| snapshot.lan = Arc::new(reading);
     LeasesRead: |snapshot, reading, _now| {
         snapshot.log_leases(&reading);
         snapshot.leases = Arc::new(reading);
@@ -181,6 +183,7 @@ handlers! {
         snapshot.log_certificate(&fact);
         snapshot.certificate = fact.certificate.map(Arc::new);
     };
+    EndpointsChecked: |snapshot, reading, _now| snapshot.endpoint_checks = Arc::new(reading);
     OwnEndpointsRead: |snapshot, reading, _now| snapshot.own_endpoints = Arc::new(reading);
     SettingsChanged: |snapshot, fact, now| {
         snapshot.log_reload(now, &fact.settings.pending_restart);

@@ -4,6 +4,7 @@
 //! that does not answer counts as unmeasured, not as dead. Route views are fetched over the overlay from the few peers that
 //! [`policies::gain::shortlist`] selects, and from those that we dialled.
 
+pub(crate) mod endpoint_probe;
 pub mod reset;
 
 use crate::store::Store;

@@ -4,6 +4,7 @@
 //! only, and both sides present a TLS certificate. The handlers read published snapshots or forward what was posted; other
 //! actors decide.
 
+mod endpoint_checks;
 mod handlers;
 
 use crate::store::Store;
@@ -24,6 +25,7 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
+use endpoint_checks::{CallTimes, check_endpoints};
 use handlers::*;
 use membership::peer_api::SharedNodeDocument;
 use membership::{
@@ -31,7 +33,7 @@ use membership::{
     documents::DocumentStore,
     node_names::NodeNames,
 };
-use os::randomness::Randomness;
+use os::{clock::Clock, randomness::Randomness};
 use policies::{names::Prefix, node_name::NodeName};
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
@@ -46,8 +48,8 @@ use wire::errors::Chain;
 use wire::{
     chain,
     peer::{
-        DOCUMENT_LIMIT, Distance, MAX_NODES, PeersDocument, RESTART_LOCK_PATH, RouteViewDocument,
-        VERSION, document_path,
+        DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, MAX_NODES, PeersDocument,
+        RESTART_LOCK_PATH, RouteViewDocument, VERSION, document_path,
     },
     registry::{DocumentKind, Node},
 };
@@ -111,6 +113,7 @@ pub struct PeerApi {
 
 #[derive(Clone)]
 struct State {
+    clock: Clock,
     random: Randomness,
     node_document: SharedNodeDocument,
     peers: SharedCandidates,
@@ -119,6 +122,8 @@ struct State {
     route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
     names: NodeNames,
+    /// When other nodes last asked for checks of their endpoints.
+    check_times: CallTimes,
 }
 
 /// The identity of a client whose certificate contains the address that it connects from.
@@ -147,6 +152,7 @@ impl PeerApi {
             offered,
         } = deps;
         let Store {
+            clock,
             random,
             node_document,
             candidates: peers,
@@ -158,6 +164,7 @@ impl PeerApi {
         } = store;
 
         let state = State {
+            clock,
             random,
             node_document,
             peers,
@@ -166,6 +173,7 @@ impl PeerApi {
             route_view,
             restart_lock,
             names,
+            check_times: CallTimes::default(),
         };
         Self {
             address,
@@ -282,6 +290,7 @@ fn build_app(
         .route(network, web::post().to(post_document))
         .route(revocations, web::get().to(get_revocations))
         .route(revocations, web::post().to(post_document))
+        .route(ENDPOINT_CHECKS_PATH, web::post().to(check_endpoints))
         .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
         .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
         .default_service(web::to(|| async {

@@ -9,8 +9,8 @@ pub mod disk;
 use crate::{
     live_settings::{LocalLimits, SharedLiveSettings},
     messages::{
-        DocumentsChanged, PeerSource, PeersRead, PeersReported, RoutesRead, SettingsChanged,
-        UnusedEndpoint, offer,
+        DocumentsChanged, LanRead, PeerSource, PeersRead, PeersReported, RoutesRead,
+        SettingsChanged, UnusedEndpoint, offer,
     },
     store::{SharedCandidates, Store, TunnelTable},
 };
@@ -222,7 +222,9 @@ impl PeerCache {
         let (mut candidates, mut unused) = (known, Vec::new());
         for candidate in &mut candidates {
             let peer = candidate.peer;
-            candidate.endpoints.retain(|endpoint| {
+            // An endpoint on a LAN was learnt from the peer itself, on that LAN.
+            let mut others = candidate.endpoints.split_off(candidate.on_lan);
+            others.retain(|endpoint| {
                 let outcome = self.private.check(*endpoint);
                 unused.extend(outcome.err().map(|reason| UnusedEndpoint {
                     peer,
@@ -233,10 +235,11 @@ impl PeerCache {
             });
             // UDP comes before TCP. Of several endpoints of one transport the one in our own LAN is the shortest path.
             let good = self.directory.good_endpoint(peer);
-            candidate.endpoints.sort_by_key(|endpoint| {
+            others.sort_by_key(|endpoint| {
                 let rank = self.private.rank(*endpoint);
                 (endpoint.transport, good != Some(*endpoint), rank)
             });
+            candidate.endpoints.extend(others);
         }
         candidates.retain(|candidate| !candidate.endpoints.is_empty());
         (candidates, unused)
@@ -246,9 +249,7 @@ impl PeerCache {
     /// nevertheless, since other nodes may have one.
     fn retain_routable(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
         for candidate in &mut candidates {
-            candidate
-                .endpoints
-                .retain(|endpoint| (self.has_route)(endpoint.address.ip()));
+            candidate.retain_endpoints(|endpoint| (self.has_route)(endpoint.address.ip()));
         }
         candidates.retain(|candidate| !candidate.endpoints.is_empty());
         candidates
@@ -306,6 +307,17 @@ impl Handler<PeersReported> for PeerCache {
         }
         if self.directory.apply_reports(source, at, peers) {
             self.report(self.clock.now());
+        }
+    }
+}
+
+impl Handler<LanRead> for PeerCache {
+    type Result = ();
+
+    fn handle(&mut self, read: LanRead, _: &mut Self::Context) {
+        let now = self.clock.now();
+        if self.directory.set_lan(now, &read.nodes) {
+            self.report(now);
         }
     }
 }

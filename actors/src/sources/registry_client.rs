@@ -28,7 +28,7 @@ use os::{
     clock::Clock,
     kernel::{Kernel, UplinkAddress},
 };
-use policies::route_checks::Members;
+use policies::{endpoint_checks::Reachability, route_checks::Members};
 use policies::{
     names::{Endpoint, Prefix, Transport},
     observation::Candidate,
@@ -138,6 +138,8 @@ pub struct RegistryClient {
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
     leases: Vec<Endpoint>,
+    /// What other nodes found of this node's endpoints.
+    reachability: BTreeMap<Endpoint, Reachability>,
     /// The endpoints at the host's addresses, and whether each is on a main uplink.
     uplinks: BTreeMap<Endpoint, bool>,
     addresses_read_at: Option<Uptime>,
@@ -209,6 +211,7 @@ impl RegistryClient {
             live_settings,
             peers,
             leases: Vec::new(),
+            reachability: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             addresses_read_at: None,
             last_announcement: None,
@@ -402,6 +405,7 @@ mod tests {
             Candidate {
                 peer: Prefix::new(number, 16).unwrap(),
                 endpoints: Vec::new(),
+                on_lan: 0,
                 confirmed_at: None,
                 failed_at: failing.map(|(_, ago)| Uptime::from_secs(10_000 - ago)),
                 failures: failing.map_or(0, |(failures, _)| *failures),

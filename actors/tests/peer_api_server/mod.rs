@@ -53,6 +53,7 @@ pub(crate) fn serve_with_credentials(
     let candidate = |number| Candidate {
         peer: prefix(number),
         endpoints: vec![endpoint("tcp:45.67.0.9:443")],
+        on_lan: 0,
         confirmed_at: None,
         failed_at: None,
         failures: 0,

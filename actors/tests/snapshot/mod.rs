@@ -239,15 +239,15 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),
         endpoints: vec![endpoint()],
+        on_lan: 0,
         confirmed_at: confirmed,
         failed_at: None,
         failures,
         transit_cost: 0,
     };
-    let candidates = vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)];
     telemetry.do_send(PeersRead {
         at,
-        candidates,
+        candidates: vec![peer(9, Some(at), 0), peer(20, None, 0), peer(21, None, 3)],
         unused: vec![UnusedEndpoint {
             peer: prefix(22),
             endpoint: "udp:192.168.7.7:1194".parse().unwrap(),

@@ -43,6 +43,7 @@ fn defaults() -> Settings {
         openvpn_user: named("warren-openvpn"),
         babeld_user: named("warren-babel"),
         upnp: true,
+        lan_discovery: true,
         private_endpoints: PrivateEndpointUse::Auto,
         metrics: vec![MetricsAddress::Tcp("127.0.0.1:9197".parse().unwrap())],
         log: "info".into(),
@@ -96,12 +97,11 @@ fn every_key_is_read() {
          transit: avoid\n\
          metered: false\n\
          gateway: true\n\
-         policy: random\n\
-         dry-run: true\n\
-         max-accepted: 0\n\
-         tunnels-to-dial: 2\n\
+         policy: random\ndry-run: true\n\
+         max-accepted: 0\ntunnels-to-dial: 2\n\
          child-users: { openvpn: 64001, babeld: nobody }\n\
          upnp: off\n\
+         lan-discovery: off\n\
          private-endpoints: true\n\
          metrics: [/run/warren/metrics.sock, '[::1]:9197', overlay:9198]\n\
          log: info,actors=debug\n",
@@ -125,6 +125,7 @@ fn every_key_is_read() {
         openvpn_user: ChildUser::Id(64_001),
         babeld_user: named("nobody"),
         upnp: false,
+        lan_discovery: false,
         private_endpoints: PrivateEndpointUse::All,
         metrics: vec![
             MetricsAddress::Unix("/run/warren/metrics.sock".into()),

@@ -321,7 +321,7 @@ impl Site<'_> {
             })
             .collect();
         self.announced.extend(&addresses);
-        let own: IpAddr = NODE_ADDRESS.parse().ok()?;
+        let own: IpAddr = NODE_ADDRESS.into();
         let wanted: IpAddr = address.parse().ok()?;
         let at_gateway = addresses
             .iter()

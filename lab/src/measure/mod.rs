@@ -15,6 +15,7 @@ pub mod hang;
 pub mod hosts;
 pub mod idle;
 pub mod join;
+pub mod lan;
 pub mod recover;
 pub mod registry_crash;
 pub mod registry_load;

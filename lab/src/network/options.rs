@@ -22,6 +22,8 @@ pub struct Options {
     pub announcement_ttl: Option<Duration>,
     /// The numbers of the nodes that live on a LAN of their own, behind a NAT router with UPnP.
     pub nodes_behind_nat: BTreeSet<usize>,
+    /// The numbers of the nodes that share one LAN, behind one NAT router with UPnP.
+    pub nodes_on_lan: BTreeSet<usize>,
     /// The numbers of the nodes whose configuration has `metered: true`.
     pub metered_nodes: BTreeSet<usize>,
     /// Whether all addresses of registry and nodes are private, as in one LAN: 192.168.0.0/16 instead of 45.67.0.0/16.

@@ -53,7 +53,7 @@ impl Lab {
     pub fn uplink_address(&self, index: usize) -> String {
         let site = if self.is_behind_nat(index) { 2 } else { 1 };
         self.options
-            .underlay_address(&format!("{site}.{}", index + 1))
+            .underlay_address(&format!("{site}.{}", self.router_of(index) + 1))
     }
 
     /// Unplugs the node's cable from the bridge. The node's own end stays up, so the node gets no notice.

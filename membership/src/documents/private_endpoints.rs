@@ -61,7 +61,7 @@ pub fn is_private(endpoint: Endpoint) -> bool {
 }
 
 /// Returns whether both addresses are in the subnet that the first `length` bits of `own` name.
-fn is_in_subnet((own, length): HostAddress, other: IpAddr) -> bool {
+pub fn is_in_subnet((own, length): HostAddress, other: IpAddr) -> bool {
     match (own, other) {
         (IpAddr::V4(own), IpAddr::V4(other)) => {
             let rest = 32u32.saturating_sub(length.into());

@@ -29,6 +29,7 @@ mod repair;
 mod request;
 mod route_lookup;
 mod rules;
+mod segments;
 mod slots;
 mod sweep;
 mod sysctl;
@@ -47,6 +48,7 @@ pub use numbers::{
 pub use packet_filter::{PacketFilter, Redirect};
 pub use repair::{HostComparison, Repair, RepairKind};
 pub use route_lookup::Diversion;
+pub use segments::Segment;
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};

@@ -1,9 +1,11 @@
 //! Chooses which peers to dial.
 //!
-//! Pinned peers come first, whether or not there is room. While babeld knows nobody, all candidates serve to
+//! Pinned peers come first, whether or not there is room, and then a few on the LANs of this host. While babeld knows nobody, all candidates serve to
 //! bootstrap. Otherwise random nodes that are no neighbours are dialled, and peers missing from babeld's table (these
 //! first while the node is young). Once enough tunnels are left to chance, the candidate that shortens routes most
 //! takes the place of a random one. A peer that a tunnel of either role leads to is never dialled.
+
+mod lan;
 
 use super::snapshot::Snapshot;
 use crate::{
@@ -118,8 +120,10 @@ impl Dialling {
         for candidate in pinned {
             self.dial_pinned(&mut round, snapshot, candidate);
         }
+        self.dial_lan(&mut round, snapshot, &others, allowance);
         let (known, unknown): (Vec<_>, Vec<_>) = others
             .into_iter()
+            .filter(|candidate| !self.is_pending(candidate.peer))
             .partition(|candidate| snapshot.routes.reaches(candidate.peer));
         // A dead peer stays missing for long, and must not take the place of a living one.
         if is_young || known.is_empty() {

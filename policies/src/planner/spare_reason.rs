@@ -36,6 +36,8 @@ pub(super) enum SpareReason {
     GivenUp,
     /// [`MAX_CLOSINGS`] tunnels on this slot were closed within twelve refreshes.
     Restless,
+    /// It is one of the few tunnels within a LAN of this host.
+    OnLan,
     /// babeld does not answer, so that no route is known.
     NoTable,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for SpareReason {
                 f,
                 "the last {MAX_CLOSINGS} tunnels on its slot were closed within twelve refreshes"
             ),
+            Self::OnLan => f.write_str("it keeps the nodes of this LAN connected"),
             Self::NoTable => f.write_str("babeld does not answer"),
         }
     }
@@ -82,6 +85,8 @@ pub(super) struct SpareConditions<'a> {
     pub(super) closings: &'a BTreeMap<Slot, Vec<Uptime>>,
     /// Slots of tunnels that are left to chance.
     pub(super) random: &'a BTreeSet<Slot>,
+    /// Slots of tunnels within LANs that are needed.
+    pub(super) on_lan: &'a BTreeSet<Slot>,
     /// Refreshes since the last closing by plan.
     pub(super) refreshes_since_close: u32,
 }
@@ -104,6 +109,8 @@ impl SpareConditions<'_> {
             Some(SpareReason::NoTable)
         } else if let Some(node) = snapshot.only_route(slot) {
             Some(SpareReason::OnlyRoute(node))
+        } else if self.on_lan.contains(&slot) {
+            Some(SpareReason::OnLan)
         } else if age < self.parameters.min_age {
             Some(SpareReason::Young(age))
         } else if given_up.is_some_and(|until| *until > snapshot.at) {

@@ -3,6 +3,7 @@
 mod closing;
 mod dialling;
 mod fixtures;
+mod lan;
 mod random_observations;
 mod replacing;
 mod simulated_network;

@@ -112,6 +112,7 @@ impl Net {
         Some(Candidate {
             peer: prefix(peer)?,
             endpoints: vec![endpoint(peer)],
+            on_lan: 0,
             confirmed_at: Some(self.now),
             failed_at: failed.map(|(at, _)| at),
             failures: failed.map_or(0, |(_, times)| times),

@@ -89,6 +89,7 @@ pub(super) fn candidates(document: &PeersDocument, now: Uptime) -> anyhow::Resul
                 .iter()
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
+            on_lan: 0,
             confirmed_at: moment(entry.confirmed_seconds_ago)?,
             failed_at: moment(entry.failed_seconds_ago)?,
             failures: entry.failures,

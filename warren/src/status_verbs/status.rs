@@ -2,7 +2,7 @@
 
 use super::{
     format::{DRY_RUN, node, plain_table, printable, time_span, utc_time},
-    layout,
+    lan, layout,
 };
 use comfy_table::ContentArrangement;
 use wire::control::{
@@ -49,6 +49,7 @@ fn facts(document: &StatusDocument, width: Option<usize>) -> String {
     let mut rows = identity_rows(document);
     rows.extend(network_rows(document));
     rows.extend(document.endpoints.iter().map(endpoint_row));
+    rows.extend(lan::rows(&document.lan));
     rows.extend(document.leases.iter().map(lease_row));
     rows.extend(document.processes.iter().map(process_row));
     if document.actor_restarts > 0 {
@@ -167,10 +168,16 @@ fn endpoint_row(entry: &OwnEndpointEntry) -> (String, String) {
         Some(ago) => format!("others got through {} ago", time_span(ago)),
         None => "nobody got through yet".to_owned(),
     };
+    let checked = match entry.reachability.as_str() {
+        "confirmed" => ", confirmed by another node",
+        "silent" => ", silent when other nodes try it",
+        _ if entry.is_private => "",
+        _ => ", not yet tried by another node",
+    };
     let endpoint = &entry.endpoint;
     (
         "endpoint".to_owned(),
-        format!("{endpoint}, {source}, {reached}"),
+        format!("{endpoint}, {source}, {reached}{checked}"),
     )
 }
 

@@ -125,6 +125,7 @@ fn open_cause(reason: OpenReason) -> &'static str {
     match reason {
         OpenReason::Bootstrap => "this node had no tunnel, or babeld knew no other node",
         OpenReason::Pinned => "the configuration lists this peer under neighbours",
+        OpenReason::OnLan => "the peer is on a LAN of this host, and few tunnels lead over it",
         OpenReason::Fill => "more tunnels are wanted, and this peer was chosen by chance",
         OpenReason::Gain => "it shortens routes more than any other candidate would",
         OpenReason::MissingFromTable => "the peer is known, but babeld has no route to it",
@@ -139,6 +140,9 @@ fn close_cause(reason: CloseReason) -> &'static str {
             "one tunnel is exchanged now and then, so that a poor choice does not last"
         }
         CloseReason::Duplicate => "both nodes dialled each other, and one tunnel is enough",
+        CloseReason::AroundLan => {
+            "the peer answers on a LAN of this host, and this tunnel leads around it"
+        }
         CloseReason::OverLimit => "more tunnels are dialled than the limit allows",
         CloseReason::PeerDead => "the peer does not answer any more",
         CloseReason::ProcessDied => "its OpenVPN process exited unexpectedly",

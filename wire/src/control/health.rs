@@ -47,4 +47,7 @@ pub struct OwnEndpointEntry {
     /// How long ago a tunnel by its transport, from an address of its kind (private or public), was last up; `None` if
     /// none has been since the daemon started.
     pub reached_seconds_ago: Option<f64>,
+    /// What other nodes found that were asked to try it: `confirmed`, `silent` or `unchecked`. Private endpoints are not checked.
+    #[serde(default)]
+    pub reachability: String,
 }

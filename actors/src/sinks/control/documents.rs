@@ -9,6 +9,7 @@ use crate::sinks::{
 use membership::documents::is_private;
 use os::clock::Clock;
 use policies::{
+    endpoint_checks::Reachability,
     names::{Endpoint, Prefix, Slot},
     units::Uptime,
 };
@@ -95,6 +96,7 @@ impl<'a> View<'a> {
             exit_gateway: node.gateway().map(|gateway| gateway.to_string()),
             exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
+            lan: self.lan(),
             leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
@@ -117,6 +119,7 @@ impl<'a> View<'a> {
                 source: source.label().to_owned(),
                 is_private,
                 reached_seconds_ago: self.seconds_since(reached.copied()),
+                reachability: self.reachability(endpoint).label().to_owned(),
             }
         };
         self.node
@@ -125,6 +128,11 @@ impl<'a> View<'a> {
             .iter()
             .map(entry)
             .collect()
+    }
+
+    fn reachability(&self, endpoint: &Endpoint) -> Reachability {
+        let checked = self.node.endpoint_checks.endpoints.get(endpoint);
+        checked.copied().unwrap_or_default()
     }
 
     fn registry_state(&self) -> RegistryState {

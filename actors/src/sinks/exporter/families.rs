@@ -219,9 +219,17 @@ families! {
     Gauge warren_lease_missing &["reason"],
         "1 for the reason why a port has no mapping on the gateway, 0 for the others.",
         |source| missing_lease(source.node);
+    Gauge warren_lan_nodes &[], "Other nodes that answer on the LANs of the host.",
+        |source| one([], float(count(source.node.lan.nodes.iter())));
+    Counter warren_lan_messages_total &["outcome"],
+        "Messages by which nodes find each other on LANs; 0 while lan-discovery is off.",
+        |source| lan_messages(source.node);
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |source| cache(source.node);
+    Gauge warren_endpoints &["state"],
+        "Public endpoints that the node announces, by what other nodes found when they tried them.",
+        |source| own_endpoints(source.node);
     Gauge warren_peer_endpoints_unused &[],
         "Private endpoints of peers that are not dialled, because they probably mean other hosts.",
         |source| one([], float(count(source.node.peers.unused.iter())));

@@ -1,14 +1,15 @@
 //! Reads the samples of each metric from a snapshot.
 
-use crate::messages::MissingReason;
+use crate::messages::{LanOutcome, MissingReason};
 use crate::sinks::{
     health::{FindingId, Health},
     telemetry::{ROLES, Row, Snapshot, float},
 };
-use membership::certificate::ca_name_and_expiry;
+use membership::{certificate::ca_name_and_expiry, documents::is_private};
 use os::process_usage::OwnUsage;
 use policies::{
-    names::{Role, Slot, Transport},
+    endpoint_checks::Reachability,
+    names::{Endpoint, Role, Slot, Transport},
     observation::{Candidate, LinkCounters, Phase},
 };
 use std::collections::BTreeMap;
@@ -232,6 +233,30 @@ pub(super) fn missing_lease(node: &Snapshot) -> Vec<Sample> {
     let missing = node.leases.missing.as_ref().map(|missing| missing.reason);
     let sample = |reason: MissingReason| (vec![s(reason.label())], truth(missing == Some(reason)));
     MissingReason::ALL.map(sample).to_vec()
+}
+
+pub(super) fn own_endpoints(node: &Snapshot) -> Vec<Sample> {
+    let checks = &node.endpoint_checks.endpoints;
+    let state = |endpoint: &Endpoint| checks.get(endpoint).copied().unwrap_or_default();
+    let sample_of = |wanted: Reachability| {
+        let announced = node.own_endpoints.endpoints.iter().map(|(found, _)| found);
+        let public = announced.filter(|endpoint| !is_private(**endpoint));
+        let matching = public.filter(|endpoint| state(endpoint) == wanted);
+        (vec![s(wanted.label())], float(count(matching)))
+    };
+    Reachability::ALL.map(sample_of).to_vec()
+}
+
+pub(super) fn lan_messages(node: &Snapshot) -> Vec<Sample> {
+    let sample_of = |label: &str| {
+        let messages = node.lan.messages.iter();
+        let matching = messages.filter(|(outcome, _)| outcome.label() == label);
+        (
+            vec![s(label)],
+            float(matching.map(|(_, count)| count).sum()),
+        )
+    };
+    LanOutcome::LABELS.map(sample_of).to_vec()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {

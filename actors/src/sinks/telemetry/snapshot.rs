@@ -13,9 +13,9 @@ use super::{
     traffic::{CameUp, Rows},
 };
 use crate::messages::{
-    ActorRestarted, CandidateProbed, Decided, LeasesRead, OwnCertificate, OwnEndpointsRead,
-    PeersRead, ProbesRead, ProcessesRead, RoutesSuspected, TunnelCameUp, TunnelClosed,
-    TunnelOpened, WaitOverdue,
+    ActorRestarted, CandidateProbed, Decided, EndpointsChecked, LanRead, LeasesRead,
+    OwnCertificate, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RoutesSuspected,
+    TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
@@ -82,6 +82,8 @@ pub struct Snapshot {
     pub peers: Arc<PeersRead>,
     /// The names of nodes that are in force.
     pub names: Arc<NamesInForce>,
+    /// The last reading of the nodes on the LANs of the host.
+    pub lan: Arc<LanRead>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
     /// The last reading of all supervised processes.
@@ -96,6 +98,8 @@ pub struct Snapshot {
     pub certificate: Option<Arc<OwnCertificate>>,
     /// The endpoints that the node announces.
     pub own_endpoints: Arc<OwnEndpointsRead>,
+    /// What other nodes found of them.
+    pub endpoint_checks: Arc<EndpointsChecked>,
     /// When a tunnel was last accepted, by transport and by whether the client came from a private address.
     pub reached: BTreeMap<(Transport, bool), Uptime>,
     /// The configuration keys whose new values need a restart.
@@ -148,6 +152,7 @@ impl Snapshot {
                 unused: Vec::new(),
             }),
             names: Arc::default(),
+            lan: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),
@@ -162,6 +167,7 @@ impl Snapshot {
             documents: Arc::default(),
             certificate: None,
             own_endpoints: Arc::default(),
+            endpoint_checks: Arc::default(),
             reached: BTreeMap::new(),
             pending_restart: Arc::default(),
             restarts: Arc::default(),

@@ -1,6 +1,8 @@
 //! The handlers of the peer API. Each reads a published snapshot, or forwards what was posted.
 
 use super::*;
+use membership::documents::is_private;
+use policies::names::Endpoint;
 
 pub(super) async fn get_node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     answer(&request, &state, || (**state.node_document.load()).clone())
@@ -65,13 +67,25 @@ pub(super) async fn get_peers(
         candidates.truncate(query.count.unwrap_or(MAX_NODES).min(MAX_NODES));
         let to_node = |candidate: policies::observation::Candidate| Node {
             prefix: candidate.peer,
-            endpoints: candidate.endpoints,
+            endpoints: shareable_endpoints(&candidate),
         };
         PeersDocument {
             version: VERSION,
-            nodes: candidates.into_iter().map(to_node).collect(),
+            nodes: candidates
+                .into_iter()
+                .map(to_node)
+                .filter(|node| !node.endpoints.is_empty())
+                .collect(),
         }
     })
+}
+
+/// Returns the endpoints of a peer that mean the same host elsewhere: those without a private address that was learnt on a LAN.
+fn shareable_endpoints(candidate: &policies::observation::Candidate) -> Vec<Endpoint> {
+    let endpoints = candidate.endpoints.iter().copied().enumerate();
+    let shared =
+        endpoints.filter(|(at, endpoint)| *at >= candidate.on_lan || !is_private(*endpoint));
+    shared.map(|(_, endpoint)| endpoint).collect()
 }
 
 /// Answers with our route view. The regret of a tunnel is sent only to its peer.
@@ -132,7 +146,7 @@ fn answer<T: Serialize>(
 
 /// Returns the identity of the caller, whose name is learnt, or the reason why the request is rejected. This is checked at each request, since a
 /// certificate may be revoked while a connection is open.
-fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
+pub(super) fn check_caller(request: &HttpRequest, state: &State) -> Result<Caller, &'static str> {
     let Some(caller) = request.conn_data::<Caller>() else {
         return Err("the certificate does not contain the address of the connection");
     };

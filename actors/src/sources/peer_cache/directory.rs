@@ -2,7 +2,10 @@
 //!
 //! Reads no clock and no disk.
 
+mod lan;
+
 use crate::{messages::PeerSource, store::DialHistory};
+use lan::OnLan;
 use membership::{documents::is_private, peer_api::PeerReport};
 use policies::{
     gain::PROBED_PER_REFRESH,
@@ -46,7 +49,10 @@ pub type Changes = BTreeMap<Prefix, Option<Row>>;
 /// A peer in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownPeer {
+    /// The endpoints that were reported; empty if the peer is known from a LAN only.
     endpoints: Vec<Endpoint>,
+    /// Where it answers on a LAN of this host, and since when it is known there.
+    on_lan: Option<OnLan>,
     source: PeerSource,
     last_report: u64,
     /// The time of the last report in this run.
@@ -149,6 +155,7 @@ impl PeerDirectory {
             };
             let known = KnownPeer {
                 endpoints,
+                on_lan: None,
                 source: row.source,
                 last_report: row.last_report,
                 confirmed_at: None,
@@ -217,9 +224,7 @@ impl PeerDirectory {
         }
         if endpoints.is_empty() {
             // A peer without endpoints cannot be dialled. Only its own report of that counts.
-            let is_removed = source == PeerSource::Itself && self.peers.remove(&peer).is_some();
-            self.unwritten.extend(is_removed.then_some(peer));
-            return is_removed;
+            return source == PeerSource::Itself && self.remove_reported(peer);
         }
         self.last_report += 1;
         let transit_cost = transit_cost
@@ -236,6 +241,7 @@ impl PeerDirectory {
             .map_or(source, |old| old.source);
         let known = KnownPeer {
             endpoints,
+            on_lan: old.and_then(|old| old.on_lan.clone()),
             source,
             last_report: self.last_report,
             confirmed_at: Some(at),
@@ -288,24 +294,30 @@ impl PeerDirectory {
         changed
     }
 
-    /// Returns all peers by ascending prefix. The endpoint of a peer at which a tunnel last came up is the first of its
-    /// transport, and UDP comes before TCP: a dial leaves a silent endpoint soon, and a path that drops UDP may stop that.
+    /// Returns all peers by ascending prefix. Endpoints on a LAN come first. Of the others, the one at which a tunnel last came up is
+    /// the first of its transport, and UDP comes before TCP: a dial leaves a silent endpoint soon, and a path that drops UDP may
+    /// stop that.
     pub fn candidates(&self) -> Vec<Candidate> {
         let candidate = |(peer, known): (&Prefix, &KnownPeer)| {
-            let mut endpoints = known.endpoints.clone();
-            endpoints.sort_by_key(|endpoint| {
+            let mut endpoints = known.lan_endpoints().to_vec();
+            let on_lan = endpoints.len();
+            let mut reported = known.endpoints.clone();
+            reported.retain(|endpoint| !endpoints.contains(endpoint));
+            reported.sort_by_key(|endpoint| {
                 let is_good = known.dials.good == Some(*endpoint);
                 (endpoint.transport == Transport::Tcp, !is_good)
             });
+            endpoints.extend(reported);
             let (failed, failures) = (known.dials.failed, known.dials.failures);
-            let (confirmed, transit_cost) = (known.confirmed_at, known.transit_cost);
+            let confirmed = known.on_lan.as_ref().map(|on_lan| on_lan.answered_at);
             Candidate {
                 peer: *peer,
                 endpoints,
-                confirmed_at: confirmed,
+                on_lan,
+                confirmed_at: known.confirmed_at.max(confirmed),
                 failed_at: failed,
                 failures,
-                transit_cost,
+                transit_cost: known.transit_cost,
             }
         };
         self.peers.iter().map(candidate).collect()
@@ -319,7 +331,7 @@ impl PeerDirectory {
     /// Returns the changes since the last call, to be written to disk.
     pub fn take_changes(&mut self) -> Changes {
         let row = |peer: Prefix| {
-            let known = self.peers.get(&peer)?;
+            let known = self.peers.get(&peer).filter(|known| known.is_reported())?;
             Some(Row {
                 peer,
                 endpoints: known.endpoints.clone(),

@@ -1,12 +1,13 @@
 //! Announces this node's endpoints, software and document versions to the registry.
 
 use super::*;
-use crate::sources::peer_cache::directory::MAX_ENDPOINTS;
+use crate::{messages::EndpointsChecked, sources::peer_cache::directory::MAX_ENDPOINTS};
 use membership::documents::is_private;
 
 impl RegistryClient {
     /// Returns the endpoints of this node, best first: configured ones, then leases and addresses of links, of these those of main
-    /// uplinks before those of bridges and other VPNs, public ones before private ones, and UDP before TCP.
+    /// uplinks before those of bridges and other VPNs, public ones before private ones, confirmed ones before others, and UDP before
+    /// TCP. Those at which other nodes get no answer come last.
     fn own_endpoints(&self) -> Vec<Endpoint> {
         let RegistrySettings {
             network, private, ..
@@ -23,7 +24,13 @@ impl RegistryClient {
         let is_beside = |endpoint: &Endpoint| self.uplinks.get(endpoint) == Some(&false);
         found.sort_by_key(|endpoint| {
             let transport = endpoint.transport;
-            (is_beside(endpoint), is_private(*endpoint), transport)
+            let reachability = self.reachability.get(endpoint).copied().unwrap_or_default();
+            (
+                is_beside(endpoint),
+                is_private(*endpoint),
+                reachability,
+                transport,
+            )
         });
         let configured = live_settings.endpoints.iter().copied();
         let mut all: Vec<_> = configured
@@ -33,6 +40,8 @@ impl RegistryClient {
         found.retain(|endpoint| seen.insert(*endpoint));
         let room = MAX_ENDPOINTS.saturating_sub(all.len());
         all.extend(endpoint_selection::select(found, room));
+        // Nobody gets an answer there at present, whoever says that it is an endpoint of this node.
+        all.sort_by_key(|endpoint| self.reachability.get(endpoint) == Some(&Reachability::Silent));
         all
     }
 
@@ -118,5 +127,13 @@ impl RegistryClient {
                 self.report_contact(Some(&error));
             }
         }
+    }
+}
+
+impl Handler<EndpointsChecked> for RegistryClient {
+    type Result = ();
+
+    fn handle(&mut self, checked: EndpointsChecked, _: &mut Self::Context) {
+        self.reachability = checked.endpoints;
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn candidate(number: u32, confirmed: Option<u64>) -> Candidate {
     Candidate {
         peer: peer(number),
         endpoints: vec!["udp:192.0.2.1:1194".parse().unwrap()],
+        on_lan: 0,
         confirmed_at: confirmed.map(Uptime::from_secs),
         failed_at: None,
         failures: 0,

@@ -50,6 +50,7 @@ pub(super) fn candidate(number: u32) -> Candidate {
         endpoints: ["udp:192.0.2.9:1194", "tcp:192.0.2.9:1194"]
             .map(|endpoint| endpoint.parse().unwrap())
             .into(),
+        on_lan: 0,
         confirmed_at: None,
         failed_at: None,
         failures: 0,

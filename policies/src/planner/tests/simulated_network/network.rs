@@ -141,6 +141,7 @@ impl Network {
         let candidate = |peer: usize| Candidate {
             peer: prefix(peer),
             endpoints: vec!["udp:192.0.2.1:1194".parse().unwrap()],
+            on_lan: 0,
             confirmed_at: Some(self.now),
             failed_at: None,
             failures: 0,

@@ -1,0 +1,179 @@
+//! Asks neighbours whether the endpoints that this node announces answer, seen from where they are.
+//!
+//! A neighbour on a LAN of this host, or behind the same public address, proves nothing: its packets do not come from outside. Only
+//! public endpoints are checked.
+
+use crate::{
+    messages::{EndpointsChecked, offer},
+    store::{SharedCandidates, Store, TunnelTable},
+};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use membership::{
+    documents::is_private,
+    peer_api::{PeerApiClient, PeerApiError, SharedNodeDocument},
+};
+use os::{clock::Clock, randomness::Randomness};
+use policies::{
+    endpoint_checks::{CheckOutcome, EndpointChecks},
+    names::{Endpoint, Prefix},
+    observation::{Phase, TunnelReading},
+    units::Uptime,
+};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc, time::Duration};
+use wire::{endpoints::class_of, errors::Chain, peer::MAX_CHECKED_ENDPOINTS};
+
+/// Interval at which it is seen whether a check is due.
+const TICK_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for which a neighbour is not asked again: the interval at which it answers, and more if its call failed.
+const REST: Duration = Duration::from_secs(15);
+/// The same after a failed call, such as to a node whose software has no such call.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(600);
+
+/// The dependencies of the endpoint checks.
+#[derive(Clone)]
+pub struct EndpointCheckDeps {
+    /// The shared state that outlives the actor.
+    pub store: Store,
+    /// The client of the peer API.
+    pub peers: PeerApiClient,
+    /// The receivers of each reading.
+    pub readers: Vec<Recipient<EndpointsChecked>>,
+}
+
+/// The actor that has endpoints checked.
+pub struct EndpointChecker {
+    clock: Clock,
+    random: Randomness,
+    node_document: SharedNodeDocument,
+    candidates: SharedCandidates,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    peers: PeerApiClient,
+    readers: Vec<Recipient<EndpointsChecked>>,
+    checks: EndpointChecks,
+    /// Until when a neighbour is not asked again; at most one entry for each neighbour.
+    resting: BTreeMap<Prefix, Uptime>,
+    is_asking: bool,
+}
+
+impl EndpointChecker {
+    /// Builds the actor.
+    pub fn new(deps: EndpointCheckDeps) -> Self {
+        let EndpointCheckDeps {
+            store,
+            peers,
+            readers,
+        } = deps;
+        Self {
+            clock: store.clock,
+            random: store.random,
+            node_document: store.node_document,
+            candidates: store.candidates,
+            tunnels: store.tunnels,
+            peers,
+            readers,
+            checks: EndpointChecks::default(),
+            resting: BTreeMap::new(),
+            is_asking: false,
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let node = self.node_document.load_full();
+        let announced = node.endpoints.iter().copied();
+        let announced: Vec<_> = announced
+            .filter(|endpoint| !is_private(*endpoint))
+            .collect();
+        let mut due = self.checks.due(&announced, now);
+        due.truncate(MAX_CHECKED_ENDPOINTS);
+        self.report();
+        if due.is_empty() || self.is_asking {
+            return;
+        }
+        let Some(peer) = self.choose_neighbour(&announced, now) else {
+            return;
+        };
+        self.is_asking = true;
+        let peers = self.peers.clone();
+        let call = async move { (peers.check_endpoints(peer, &due).await, due) };
+        ctx.spawn(call.into_actor(self).map(move |(outcomes, due), actor, _| {
+            actor.handle_outcomes(peer, outcomes, &due);
+        }));
+    }
+
+    fn handle_outcomes(
+        &mut self,
+        peer: Prefix,
+        outcomes: Result<Vec<CheckOutcome>, PeerApiError>,
+        due: &[Endpoint],
+    ) {
+        self.is_asking = false;
+        let now = self.clock.now();
+        let rest = match outcomes {
+            Ok(outcomes) => {
+                for (endpoint, outcome) in due.iter().zip(outcomes) {
+                    tracing::debug!(%peer, %endpoint, ?outcome, "endpoint checked");
+                    self.checks.note(*endpoint, outcome, now);
+                }
+                REST
+            }
+            Err(error) => {
+                tracing::debug!(%peer, error = %Chain(&error), "peer did not check endpoints");
+                REST_AFTER_FAILURE
+            }
+        };
+        self.resting.insert(peer, now + rest);
+        self.report();
+    }
+
+    /// Chooses at random a neighbour whose packets come from outside.
+    fn choose_neighbour(&mut self, announced: &[Endpoint], now: Uptime) -> Option<Prefix> {
+        let own: Vec<_> = announced.iter().map(|own| own.address.ip()).collect();
+        let candidates = self.candidates.load();
+        let is_on_lan = |peer: Prefix| {
+            let found = candidates.binary_search_by_key(&peer, |candidate| candidate.peer);
+            let candidate = found.ok().and_then(|at| candidates.get(at));
+            candidate.is_some_and(|candidate| candidate.is_on_lan())
+        };
+        let table = self.tunnels.borrow();
+        let neighbours: Vec<_> = table
+            .tunnels
+            .values()
+            .filter(|tunnel| is_elsewhere(tunnel, &own) && !is_on_lan(tunnel.peer))
+            .map(|tunnel| tunnel.peer)
+            .collect();
+        self.resting
+            .retain(|peer, until| *until > now && neighbours.contains(peer));
+        let rested: Vec<_> = neighbours
+            .iter()
+            .filter(|peer| !self.resting.contains_key(peer))
+            .collect();
+        self.random.choose(&rested).map(|peer| **peer)
+    }
+
+    fn report(&self) {
+        let reading = EndpointsChecked {
+            endpoints: self.checks.reachability(),
+        };
+        self.readers
+            .iter()
+            .for_each(|reader| offer(reader, reading.clone()));
+    }
+}
+
+/// Returns whether the tunnel is up, and its far end has a public address that is none of `own`.
+fn is_elsewhere(tunnel: &TunnelReading, own: &[IpAddr]) -> bool {
+    let address = tunnel
+        .endpoint
+        .map(|endpoint| endpoint.address.ip().to_canonical());
+    tunnel.phase == Phase::Up
+        && address.is_some_and(|address| class_of(address).is_none() && !own.contains(&address))
+}
+
+impl Actor for EndpointChecker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK_INTERVAL, Self::tick);
+    }
+}

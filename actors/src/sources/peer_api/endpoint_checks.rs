@@ -1,0 +1,118 @@
+//! Tries the endpoints of other nodes that ask for it.
+//!
+//! Only public addresses are tried, a few packets each, and rarely for each caller: no more than a node causes that announces them.
+
+use super::{State, handlers::check_caller, handlers::problem};
+use crate::sources::candidate_prober::{CandidateProberSettings, endpoint_probe::Prober};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use futures_util::future::join_all;
+use policies::{endpoint_checks::CheckOutcome, names::Endpoint, names::Prefix, units::Uptime};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use wire::{
+    endpoints::dialable,
+    overlay::Network,
+    peer::{EndpointChecksDocument, EndpointChecksRequest, MAX_CHECKED_ENDPOINTS, VERSION},
+};
+
+/// Minimum interval between two calls of one node.
+const CALL_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum number of calls within that interval.
+const MAX_CALLS: usize = 64;
+
+/// The times of the last calls. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct CallTimes(Arc<Mutex<BTreeMap<Prefix, Uptime>>>);
+
+impl CallTimes {
+    /// Returns whether a call of this node is answered now; counts it if so.
+    fn allow(&self, caller: Prefix, now: Uptime) -> bool {
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        times.retain(|_, at| now.since(*at) < CALL_INTERVAL);
+        let is_allowed = !times.contains_key(&caller) && times.len() < MAX_CALLS;
+        if is_allowed {
+            times.insert(caller, now);
+        }
+        is_allowed
+    }
+}
+
+/// Answers with the outcome of one check for each endpoint.
+pub(super) async fn check_endpoints(
+    request: HttpRequest,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> HttpResponse {
+    let caller = match check_caller(&request, &state) {
+        Ok(caller) => caller.prefix,
+        Err(why) => return problem(StatusCode::FORBIDDEN, why),
+    };
+    let Ok(wanted) = serde_json::from_slice::<EndpointChecksRequest>(&body) else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "the body is not a list of endpoints",
+        );
+    };
+    if !state.check_times.allow(caller, state.clock.now()) {
+        let why =
+            "endpoints were checked for this or for many nodes a moment ago; ask again in 10 s";
+        return problem(StatusCode::TOO_MANY_REQUESTS, why);
+    }
+    let documents = state.documents.load();
+    let Some(document) = documents.network() else {
+        return problem(
+            StatusCode::NOT_FOUND,
+            "this node has no network document yet",
+        );
+    };
+    let settings = CandidateProberSettings::from_network(caller, document);
+    let prober = Prober {
+        keys: &settings.keys,
+        range: settings.range,
+        clock: &state.clock,
+        random: &state.random,
+    };
+    let endpoints = wanted.endpoints.into_iter().take(MAX_CHECKED_ENDPOINTS);
+    let checks = endpoints.map(|endpoint| probe_public(&prober, document.range(), endpoint));
+    let outcomes = join_all(checks).await;
+    HttpResponse::Ok().json(EndpointChecksDocument {
+        version: VERSION,
+        outcomes: outcomes.into_iter().map(Into::into).collect(),
+    })
+}
+
+async fn probe_public(
+    prober: &Prober<'_>,
+    network: Option<Network>,
+    endpoint: Endpoint,
+) -> CheckOutcome {
+    let is_public = network.is_some_and(|network| dialable(endpoint, network, false).is_ok());
+    if is_public {
+        prober.probe(endpoint).await
+    } else {
+        CheckOutcome::NotTried
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_is_answered_once_in_ten_seconds_and_all_together_to_a_limit() {
+        let times = CallTimes::default();
+        let calls = |second, nodes| {
+            let callers = (0..nodes).map(|number| Prefix::new(number, 16).unwrap());
+            let allowed = callers.filter(|caller| times.allow(*caller, Uptime::from_secs(second)));
+            allowed.count()
+        };
+        assert_eq!([calls(0, 1), calls(9, 1), calls(10, 1)], [1, 0, 1]);
+        assert_eq!(
+            [calls(30, 1_000), calls(39, 1_000), calls(40, 1_000)],
+            [64, 0, 64]
+        );
+    }
+}

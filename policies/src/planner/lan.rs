@@ -1,0 +1,81 @@
+//! Keeps the nodes of one LAN connected by tunnels within it, so that their traffic does not leave it.
+//!
+//! A few tunnels suffice, whatever the number of nodes on the LAN: Babel finds the paths.
+
+use super::{Plan, Planner, snapshot::Snapshot};
+use crate::{
+    names::Slot,
+    observation::{LinkReading, Phase, TunnelReading},
+    orders::CloseReason,
+};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// Tunnels of either role within LANs that a node wants. Links that each node chooses at random keep any number of nodes in one
+/// piece with two, and mostly not with one.
+const LAN_TUNNELS: usize = 2;
+
+/// Returns how many tunnels within LANs a node wants that dials this many: one is left for the rest of the network.
+pub(super) fn wanted_on_lan(limit: usize) -> usize {
+    LAN_TUNNELS.min(limit.saturating_sub(1))
+}
+
+impl Snapshot<'_> {
+    /// Returns whether the tunnel leads over a LAN: the peer answers there, and at this address.
+    pub(super) fn is_over_lan(&self, tunnel: &TunnelReading) -> bool {
+        let (Some(candidate), Some(endpoint)) =
+            (self.candidates.get(&tunnel.peer), tunnel.endpoint)
+        else {
+            return false;
+        };
+        let address = |address: IpAddr| address.to_canonical();
+        let mut lan = candidate.lan_endpoints().iter();
+        lan.any(|lan| address(lan.address.ip()) == address(endpoint.address.ip()))
+    }
+
+    /// The slots of tunnels within LANs that connect or are up.
+    pub(super) fn lan_tunnels(&self) -> BTreeSet<Slot> {
+        let stays = |link: &&&LinkReading| match link.tunnel.phase {
+            Phase::Connecting | Phase::Up => self.is_over_lan(&link.tunnel),
+            Phase::Draining { .. } | Phase::Closing => false,
+        };
+        let tunnels = self.tunnels.values().filter(stays);
+        tunnels.map(|link| link.tunnel.slot).collect()
+    }
+}
+
+impl Planner {
+    /// The tunnels within LANs that are spared, because there are no more of them than wanted.
+    pub(super) fn needed_on_lan(&self, snapshot: &Snapshot<'_>) -> BTreeSet<Slot> {
+        let tunnels = snapshot.lan_tunnels();
+        if tunnels.len() > wanted_on_lan(self.wanted()) {
+            return BTreeSet::new();
+        }
+        tunnels
+    }
+
+    /// Closes a dialled tunnel that leads around the LAN on which its peer answers, unless it is the only route to some node. A
+    /// tunnel within the LAN follows if there are too few.
+    pub(super) fn close_around_lan(&mut self, snapshot: &Snapshot<'_>, plan: &mut Plan) {
+        if !snapshot.is_table_known || !self.can_begin_closing(snapshot) {
+            return;
+        }
+        let leads_around = |link: &&LinkReading| {
+            let slot = link.tunnel.slot;
+            let candidate = snapshot.candidates.get(&link.tunnel.peer);
+            link.tunnel.phase == Phase::Up
+                && candidate.is_some_and(|candidate| candidate.is_on_lan())
+                && !snapshot.is_over_lan(&link.tunnel)
+                && !self.given_up.contains_key(&slot)
+                && snapshot.only_route(slot).is_none()
+        };
+        let Some(link) = snapshot.dialled().find(leads_around) else {
+            return;
+        };
+        let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
+        let endpoint = link.tunnel.endpoint;
+        let endpoint = endpoint.map_or("unknown".to_owned(), |endpoint| endpoint.to_string());
+        let terms = format!("endpoint={endpoint}");
+        let reason = CloseReason::AroundLan;
+        self.begin_closing(snapshot, (slot, peer), reason, terms, plan);
+    }
+}

@@ -1,0 +1,120 @@
+//! Small observations, each made to show one rule about peers on LANs.
+
+use super::fixtures::{DIAL, candidate, link, observation, orders_but_dials, peer, planner, route};
+use crate::{
+    names::Endpoint,
+    observation::{Candidate, LinkReading, Observation, Phase},
+    orders::{CloseReason, OpenReason, Order},
+    planner::Planner,
+};
+
+const PUBLIC: &str = "udp:192.0.2.1:1194";
+
+fn lan_endpoint(number: u32) -> Endpoint {
+    format!("udp:192.168.1.{number}:1194").parse().unwrap()
+}
+
+/// A candidate that answers on a LAN.
+fn on_lan(number: u32) -> Candidate {
+    let elsewhere = candidate(number, Some(1));
+    Candidate {
+        endpoints: vec![lan_endpoint(number), PUBLIC.parse().unwrap()],
+        on_lan: 1,
+        ..elsewhere
+    }
+}
+
+/// A tunnel that came up in the first second, at that endpoint.
+fn up(slot: usize, number: u32, endpoint: Endpoint) -> LinkReading {
+    let mut link = link(DIAL[slot], number, Phase::Up, 1);
+    link.tunnel.endpoint = Some(endpoint);
+    link
+}
+
+/// The numbers of the peers that the planner dials because they are on a LAN, and the number of others.
+fn dialled(planner: &mut Planner, observation: &Observation) -> (Vec<u32>, usize) {
+    let decisions = planner.plan(observation, true).decisions;
+    let opened = decisions
+        .into_iter()
+        .filter_map(|decision| match decision.order {
+            Order::Open { peer, reason, .. } => Some((peer.number(), reason)),
+            Order::Drain { .. } | Order::Undrain { .. } | Order::Close { .. } => None,
+        });
+    let (lan, others): (Vec<_>, Vec<_>) =
+        opened.partition(|(_, reason)| *reason == OpenReason::OnLan);
+    (
+        lan.into_iter().map(|(number, _)| number).collect(),
+        others.len(),
+    )
+}
+
+#[test]
+fn two_of_three_tunnels_are_dialled_on_the_lan_and_one_elsewhere() {
+    let mut candidates: Vec<_> = (10..30).map(|number| candidate(number, Some(1))).collect();
+    candidates.extend((30..34).map(on_lan));
+    let observation = observation(1, vec![], vec![], candidates);
+    let (lan, others) = dialled(&mut planner(1, &[]), &observation);
+    assert!(lan.iter().all(|number| *number >= 30), "{lan:?}");
+    assert_eq!((lan.len(), others), (2, 1));
+}
+
+#[test]
+fn no_peer_on_the_lan_is_dialled_twice_at_once() {
+    let observation = observation(1, vec![], vec![], vec![on_lan(30), on_lan(31)]);
+    let (lan, others) = dialled(&mut planner(1, &[]), &observation);
+    assert_eq!((lan.len(), others), (2, 0));
+}
+
+#[test]
+fn tunnels_that_exist_on_the_lan_count_whoever_dialled_them() {
+    let accepted = LinkReading {
+        tunnel: crate::observation::TunnelReading {
+            slot: super::fixtures::ACCEPT,
+            ..up(0, 31, "udp:192.168.1.31:40000".parse().unwrap()).tunnel
+        },
+        ..up(0, 31, lan_endpoint(31))
+    };
+    let links = vec![up(0, 30, lan_endpoint(30)), accepted];
+    let candidates = vec![on_lan(30), on_lan(31), on_lan(32), candidate(9, Some(1))];
+    let routes = vec![route(9, DIAL[0], true), route(32, DIAL[0], true)];
+    let observation = observation(2, links, routes, candidates);
+    assert_eq!(dialled(&mut planner(1, &[]), &observation).0, [0; 0]);
+}
+
+#[test]
+fn a_node_at_its_limit_dials_one_peer_on_the_lan_at_a_time() {
+    let links = (0..3)
+        .map(|slot| {
+            let number = 9 + u32::try_from(slot).unwrap();
+            up(slot, number, PUBLIC.parse().unwrap())
+        })
+        .collect();
+    let candidates = vec![on_lan(30), on_lan(31)];
+    let observation = observation(2, links, vec![], candidates);
+    let mut planner = planner(1, &[]);
+    assert_eq!(dialled(&mut planner, &observation).0.len(), 1);
+    assert_eq!(dialled(&mut planner, &observation).0.len(), 0);
+}
+
+#[test]
+fn a_tunnel_around_the_lan_is_closed_unless_it_is_the_only_route() {
+    let links = vec![
+        up(0, 30, PUBLIC.parse().unwrap()),
+        up(1, 31, lan_endpoint(31)),
+    ];
+    let candidates = vec![on_lan(30), on_lan(31)];
+    let only_route = vec![route(30, DIAL[0], true), route(31, DIAL[1], true)];
+    let alone = observation(2, links.clone(), only_route.clone(), candidates.clone());
+    assert_eq!(orders_but_dials(&mut planner(1, &[]), &alone), []);
+    let mut routes = only_route;
+    routes.push(crate::observation::Route {
+        via: peer(31),
+        ..route(30, DIAL[1], false)
+    });
+    let spare = observation(2, links, routes, candidates);
+    let expected = Order::Drain {
+        slot: DIAL[0],
+        reason: CloseReason::AroundLan,
+    };
+    assert_eq!(orders_but_dials(&mut planner(1, &[]), &spare), [expected]);
+}
