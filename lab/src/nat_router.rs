@@ -5,7 +5,7 @@
 
 use crate::{
     ip, netns,
-    network::underlay::allow_ping_sockets,
+    network::underlay::{allow_ping_sockets, skip_duplicate_address_detection},
     process::{self, Process, run_with_input},
 };
 use anyhow::{Context, Result};
@@ -130,6 +130,7 @@ impl NatRouter {
             "link add lan0 type veth peer name eth0 netns {node_namespace}\naddr add {ROUTER_ADDRESS}/24 dev lan0\nlink set lan0 up\n"
         );
         ip::batch(Some(&namespace), &router_lines)?;
+        skip_duplicate_address_detection(node_namespace)?;
         let node_lines = format!(
             "link set lo up\naddr add {NODE_ADDRESS}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER_ADDRESS}\n"
         );

@@ -6,6 +6,7 @@
 //! To add a fault: add it to a group, or write a module with a function that returns outcomes and add a variant to
 //! [`Group`].
 
+mod fault_points;
 mod floods;
 mod kills;
 pub mod liar;
@@ -13,6 +14,7 @@ mod local_user;
 mod prefix_theft;
 mod replay;
 pub mod report;
+mod soak;
 mod square;
 pub mod state_files;
 
@@ -36,17 +38,34 @@ pub enum Group {
     Kills,
     /// Damaged state files of a node.
     StateFiles,
+    /// SIGKILL of a daemon between each two side effects.
+    FaultPoints,
+    /// A random fault every five seconds, and a check of the history.
+    Soak,
+}
+
+/// How far the faults go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Whether the long forms are run: a soak of ten minutes instead of two.
+    pub is_long: bool,
+    /// How often a member tries each lie.
+    pub tries: usize,
+    /// The seed of all random choices of the soak.
+    pub seed: u64,
 }
 
 impl Group {
-    fn run(self) -> Result<Vec<Outcome>> {
+    fn run(self, extent: Extent) -> Result<Vec<Outcome>> {
         match self {
-            Self::PrefixTheft => prefix_theft::run(),
+            Self::PrefixTheft => prefix_theft::run(extent.tries),
             Self::LocalUser => local_user::run(),
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),
             Self::Kills => kills::run(),
             Self::StateFiles => state_files::run(),
+            Self::FaultPoints => fault_points::run(),
+            Self::Soak => soak::run(extent),
         }
     }
 }
@@ -65,6 +84,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Adds further tries of the same fault: the worst value of each figure stays.
+    fn add(&mut self, other: Self) {
+        self.tries += other.tries;
+        for (figure, other) in self.figures.iter_mut().zip(other.figures) {
+            figure.value = figure.value.max(other.value);
+        }
+    }
+
     /// Whether all promises were kept.
     pub fn is_held(&self) -> bool {
         self.figures.iter().all(Figure::is_held)
@@ -133,6 +160,7 @@ impl Figure {
 /// Fails if a network cannot be built, if a line cannot be printed, if the page cannot be written, or if a promise was broken.
 pub fn run(
     groups: &[Group],
+    extent: Extent,
     page: Option<&Path>,
     print: impl Fn(&str) -> Result<()>,
 ) -> Result<()> {
@@ -144,7 +172,7 @@ pub fn run(
     print(&report::table_head())?;
     let mut outcomes = Vec::new();
     for group in groups {
-        for outcome in group.run()? {
+        for outcome in group.run(extent)? {
             print(&report::table_rows(&outcome))?;
             outcomes.push(outcome);
         }

@@ -6,6 +6,7 @@
 //! says why they are written here.
 
 use super::{Kernel, KernelError};
+use fault_points::fault;
 use nix::errno::Errno;
 use policies::names::Transport;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -84,7 +85,9 @@ impl Kernel {
         }
         batch
             .execute()
-            .map_err(KernelError::refused("create the nftables table warren"))
+            .map_err(KernelError::refused("create the nftables table warren"))?;
+        fault!("create the nftables table");
+        Ok(())
     }
 
     /// Deletes the table; returns whether there was one.
@@ -103,7 +106,10 @@ impl Kernel {
             Errno::EAFNOSUPPORT,
         ];
         match batch.execute() {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                fault!("delete the nftables table");
+                Ok(true)
+            }
             Err(error)
                 if error
                     .raw_os_error()
