@@ -169,18 +169,18 @@ impl Node {
         self.start_daemon(&self.program, &arguments)
     }
 
-    /// Starts the daemon with this variable in its environment.
+    /// Starts the daemon with these variables in its environment, `NAME=VALUE` each.
     ///
     /// # Errors
     /// Fails if the daemon already runs, or cannot be started.
-    pub fn start_with_variable(&self, variable: &str) -> Result<()> {
-        let arguments = [
-            variable.as_ref(),
-            self.program.as_os_str(),
-            "run".as_ref(),
-            "--root".as_ref(),
-            self.root.as_os_str(),
-        ];
+    pub fn start_with_variables(&self, variables: &[String]) -> Result<()> {
+        let program = [self.program.as_os_str(), "run".as_ref(), "--root".as_ref()];
+        let arguments: Vec<&OsStr> = variables
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(program)
+            .chain([self.root.as_os_str()])
+            .collect();
         self.start_daemon(Path::new("env"), &arguments)
     }
 

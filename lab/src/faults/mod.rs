@@ -8,10 +8,13 @@
 
 mod fault_points;
 mod floods;
+mod host_limits;
 mod kills;
 pub mod liar;
 mod local_user;
+mod members;
 mod prefix_theft;
+mod registry_files;
 mod replay;
 pub mod report;
 mod soak;
@@ -28,6 +31,10 @@ use std::{path::Path, time::Duration};
 pub enum Group {
     /// A member announces ranges that are not its own.
     PrefixTheft,
+    /// A member pushes options, lies on its link, or connects again and again.
+    Members,
+    /// A wrong clock, no descriptors, a full disk.
+    HostLimits,
     /// A local user without rights sends Babel packets and notices.
     LocalUser,
     /// Too many packets, log lines, routes and connections.
@@ -38,6 +45,8 @@ pub enum Group {
     Kills,
     /// Damaged state files of a node.
     StateFiles,
+    /// Damaged files and rows of a registry.
+    RegistryFiles,
     /// SIGKILL of a daemon between each two side effects.
     FaultPoints,
     /// A random fault every five seconds, and a check of the history.
@@ -59,11 +68,14 @@ impl Group {
     fn run(self, extent: Extent) -> Result<Vec<Outcome>> {
         match self {
             Self::PrefixTheft => prefix_theft::run(extent.tries),
+            Self::Members => members::run(),
+            Self::HostLimits => host_limits::run(),
             Self::LocalUser => local_user::run(),
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),
             Self::Kills => kills::run(),
             Self::StateFiles => state_files::run(),
+            Self::RegistryFiles => registry_files::run(),
             Self::FaultPoints => fault_points::run(),
             Self::Soak => soak::run(extent),
         }

@@ -136,7 +136,7 @@ impl Found {
 /// Lets one node live through all phases, and returns the points at which daemons are killed.
 fn list(lab: &Lab) -> Result<Vec<Point>> {
     let node = lab.node(0)?;
-    node.start_with_variable("WARREN_FAULT_POINTS=list")?;
+    node.start_with_variables(&["WARREN_FAULT_POINTS=list".to_owned()])?;
     wait_until(START_TIMEOUT, || is_up(node).then_some(()))
         .with_context(|| node.describe("does not reach the others"))?;
     let mut ends = vec![log_length(node)];
@@ -206,10 +206,8 @@ fn is_up(node: &Node) -> bool {
 /// Kills the daemon at a point, starts it again, stops it, and compares the host with its state before.
 fn kill_at(lab: &Lab, node: &Node, before: &HostSnapshot, point: &Point) -> Result<Found> {
     let rows = stored_peers(node);
-    node.start_with_variable(&format!(
-        "WARREN_FAULT_POINTS=kill {} {}",
-        point.hit, point.name
-    ))?;
+    let (hit, name) = (point.hit, &point.name);
+    node.start_with_variables(&[format!("WARREN_FAULT_POINTS=kill {hit} {name}")])?;
     let has_exited = || node.pid().is_none();
     wait_until(START_TIMEOUT, || {
         (has_exited() || is_up(node)).then_some(())

@@ -255,7 +255,7 @@ fn stop_all(lab: &Lab, before: &[HostSnapshot], damage: &mut Damage) -> Result<(
         residues.iter().for_each(progress);
         damage.residues += residues.len();
         let log = fs::read_to_string(node.log_file()).unwrap_or_default();
-        let is_odd = |line: &&str| line.contains("ERROR") && !line.contains("panicked on request");
+        let is_odd = |line: &&str| line.contains("ERROR") && !line.contains("panic");
         log.lines()
             .filter(is_odd)
             .for_each(|line| progress(format!("node {}: {line}", node.index())));
