@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::{
     Lab, Options, boards, demo,
-    faults::{self, Extent, Group},
+    faults::{self, Group},
     lab_run,
     measure::{
         self,
@@ -341,7 +341,7 @@ fn run(command: Command) -> Result<()> {
             seed,
             page,
         } => {
-            let extent = Extent {
+            let extent = faults::Extent {
                 is_long: long,
                 tries,
                 seed: seed.unwrap_or_else(|| fastrand::u64(..)),

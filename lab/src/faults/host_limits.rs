@@ -25,6 +25,8 @@ use std::{
 const SPAN: Duration = Duration::from_secs(6);
 /// Time after that in which pings are counted, too.
 const AFTERMATH: Duration = Duration::from_secs(3);
+/// Time after the start in which the second of two tunnels between the same nodes is closed.
+const SETTLING_TIME: Duration = Duration::from_secs(10);
 /// Promised longest gap of a pair once the host has descriptors again and babeld was killed.
 const MAX_GAP: Duration = Duration::from_secs(5);
 /// Promised time until the node has written what it could not, once there is space again.
@@ -118,7 +120,7 @@ fn limit_descriptors(pid: u32, count: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sets the clock of one daemon of three wrong in several ways, one after the other.
+/// Sets the clock of one daemon of three wrong several times, one after the other.
 fn change_clock() -> Result<Outcome> {
     let fault = "the clock of a daemon jumps to ten years before now, to an hour before and after, and to 400 days and ten years after";
     progress(fault);
@@ -142,7 +144,7 @@ fn change_clock() -> Result<Outcome> {
         other.start()?;
     }
     lab.wait_for_convergence()?;
-    pause(AFTERMATH);
+    pause(SETTLING_TIME);
     let files = state_files(node)?;
     let logs: Vec<_> = lab.nodes().iter().map(LogWatch::start).collect();
     let lost = lost_meanwhile(&lab, || {
@@ -159,6 +161,9 @@ fn change_clock() -> Result<Outcome> {
         with("reason=") - with("reason=dial_failed") - with("reason=duplicate")
     };
     let closed: usize = logs.iter().map(closed).sum();
+    for log in &logs {
+        log.lines(&["tunnel closed"]).iter().for_each(progress);
+    }
     let now = state_files(node)?;
     let removed = files.iter().filter(|file| !now.contains(file)).count();
     node.stop_cleanly()?;
@@ -243,10 +248,10 @@ fn fill_disk() -> Result<Outcome> {
     );
     let lines = log.count(&["WARN"]) + log.count(&["ERROR"]);
     fs::remove_file(full)?;
-    let sample = "warren_document_version{document=\"network\"}";
-    let wanted = lab.node(1)?.metric(sample)?;
+    let document = |node: &Node| fs::read(node.root().join("var/lib/warren/network.json"));
+    let wanted = document(lab.node(1)?)?;
     let start = std::time::Instant::now();
-    let is_written = || (node.metric(sample).ok()? >= wanted).then_some(());
+    let is_written = || (document(node).ok()? == wanted).then_some(());
     let written = wait_until(2 * WRITTEN, is_written).map(|()| start.elapsed());
     node.stop_cleanly()?;
     Ok(Outcome {

@@ -142,7 +142,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Damages each file alone in each way, and each column of each table in several ways.
+/// Damages each file alone by each kind of damage, and each column of each table by several values.
 pub(super) fn run() -> Result<Vec<Outcome>> {
     let bench = Bench::build()?;
     let fault = "a file of a registry is empty, cut, garbage, 2 GiB long, a folder, a pipe or a link to another file";

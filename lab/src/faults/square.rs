@@ -155,9 +155,15 @@ impl<'lab> LogWatch<'lab> {
 
     /// The number of new lines with all these words.
     pub(super) fn count(&self, words: &[&str]) -> usize {
+        self.lines(words).len()
+    }
+
+    /// The new lines with all these words.
+    pub(super) fn lines(&self, words: &[&str]) -> Vec<String> {
         let bytes = fs::read(self.node.log_file()).unwrap_or_default();
         let new = String::from_utf8_lossy(bytes.get(self.start..).unwrap_or_default()).into_owned();
         let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
-        new.lines().filter(has_all).count()
+        let found = new.lines().filter(has_all);
+        found.map(str::to_owned).collect()
     }
 }
