@@ -16,6 +16,7 @@ test_packages=(
     /usr/bin/prometheus:prometheus
     /usr/bin/openssl:openssl
     /usr/bin/curl:curl
+    /usr/bin/faketime:faketime
     /usr/bin/linux.uml:user-mode-linux
     /usr/sbin/modprobe:kmod
     /usr/share/doc/python3-venv:python3-venv

@@ -33,7 +33,10 @@ use policies::{
 };
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use wire::babel::ExitRoutes;
@@ -76,11 +79,11 @@ pub struct RoutesRead {
     /// When the reading was taken.
     pub at: Uptime,
     /// babeld's neighbours and routes; `None` if babeld did not answer.
-    pub table: Option<BabelTable>,
+    pub table: Option<Arc<BabelTable>>,
     /// The default routes for packets from the network's range; empty if babeld did not answer.
     pub exit_routes: ExitRoutes,
     /// What neighbours say about the origins of nodes' ranges; empty if babeld did not answer.
-    pub claims: Vec<OriginClaim>,
+    pub claims: Arc<[OriginClaim]>,
 }
 
 /// The results of the probes of all tunnels were read.

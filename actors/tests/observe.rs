@@ -19,6 +19,7 @@ use exporting_node::*;
 use std::{
     io::Write,
     process::{Command, Stdio},
+    sync::Arc,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -117,7 +118,7 @@ async fn the_node_stays_healthy_but_is_not_ready_when_babeld_does_not_answer() {
         at: node.clock.now(),
         table: None,
         exit_routes: wire::babel::ExitRoutes::default(),
-        claims: Vec::new(),
+        claims: Arc::default(),
     });
     wait_until("answer 503 of /readyz", async || {
         (node.get("/readyz").await.0 == 503).then_some(())

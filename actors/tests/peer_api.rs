@@ -327,9 +327,9 @@ fn a_node_in_babels_table_is_asked_and_its_answer_is_reported() {
         });
         client.start().do_send(RoutesRead {
             at: Uptime::from_secs(1),
-            table,
+            table: table.map(Arc::new),
             exit_routes: wire::babel::ExitRoutes::default(),
-            claims: Vec::new(),
+            claims: Arc::default(),
         });
         let reported = timeout(Duration::from_secs(5), reports.recv())
             .await

@@ -1,6 +1,7 @@
 //! Opens, creates, hands over and removes folders.
 
 use crate::{Access, reading::set_aside, writing};
+use fault_points::fault;
 use rustix::{
     fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid},
     io::Errno,
@@ -141,7 +142,9 @@ pub fn folder(path: &Path, access: Access) -> io::Result<()> {
         tracing::warn!(path = %path.display(), renamed = %renamed.display(), "something else stood in the place of a folder; it is set aside, and was not followed");
     }
     let folder = make(&parent, name)?;
-    set_access(&folder, access)
+    set_access(&folder, access)?;
+    fault!("folder {}", writing::name_of(path));
+    Ok(())
 }
 
 /// Creates the folder if nothing has its name, and opens it.
@@ -172,6 +175,7 @@ pub fn hand_over(path: &Path, files: &[(&str, &[u8])], owner: (u32, u32)) -> io:
     }
     folder(&draft, Access::of(0o700, owner))?;
     remove_tree(path)?;
+    fault!("empty {}", writing::name_of(path));
     writing::rename(&draft, path).map(drop)
 }
 

@@ -17,7 +17,12 @@ use std::{
 /// # Errors
 /// There is no such file, it cannot be opened, or it is no regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open_regular(path, OFlags::NOFOLLOW)
+}
+
+/// Opens a regular file with these further flags. Opening a FIFO does not block, and is an error.
+fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = fs::openat(CWD, path, flags, Mode::empty()).map_err(name_link)?;
     let file = File::from(file);
     if file.metadata()?.is_file() {
@@ -48,12 +53,12 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     read_all(open(path)?, max_bytes)
 }
 
-/// Reads a file of at most `max_bytes` that an operator may have put elsewhere by a link.
+/// Reads a regular file of at most `max_bytes` that an operator may have put elsewhere by a link.
 ///
 /// # Errors
-/// There is no such file, it cannot be read, or it is larger.
+/// There is no such file, it cannot be read, it is no regular file, or it is larger.
 pub fn read_linked(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    read_all(File::open(path)?, max_bytes)
+    read_all(open_regular(path, OFlags::empty())?, max_bytes)
 }
 
 fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {

@@ -4,6 +4,7 @@ use crate::{
     Access,
     folders::{Folder, remove_tree},
 };
+use fault_points::fault;
 use rustix::{
     fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid},
     process::umask,
@@ -29,6 +30,7 @@ pub fn listen(path: &Path, access: Access) -> io::Result<UnixListener> {
     let bound = UnixListener::bind(path);
     umask(old_mask);
     let listener = bound?;
+    fault!("listen on {}", name.display());
     // Nobody else can exchange names in the folder, so this is the socket that was bound.
     // The registry's unit may not even call chown without an owner.
     if let Some((uid, gid)) = access.owner {

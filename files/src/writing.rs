@@ -5,6 +5,7 @@ use crate::{
     folders::{Folder, is_link, remove_tree, set_access},
     reading::{name_link, open, set_aside},
 };
+use fault_points::fault;
 use rustix::{
     fs::{self, AtFlags, FileType, Mode, OFlags},
     io::Errno,
@@ -54,7 +55,9 @@ pub fn create(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
 /// Something has its name already, or `content` cannot be read, or the file not written; then nothing is left.
 pub fn create_from(path: &Path, content: impl Read, access: Access) -> io::Result<()> {
     let file = write_new(path, content, access)?;
-    Ok(fs::fsync(&file)?)
+    fs::fsync(&file)?;
+    fault!("write {}", name_of(path));
+    Ok(())
 }
 
 /// Writes a new file, without waiting for the disk.
@@ -102,7 +105,13 @@ pub(crate) fn rename(draft: &Path, path: &Path) -> io::Result<Folder> {
     let draft_name = draft.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     warn_of_stranger(&folder, path)?;
     fs::renameat(&folder.0, draft_name, &folder.0, name)?;
+    fault!("rename {}", name_of(path));
     Ok(folder)
+}
+
+/// Returns the last part of a path, by which points of faults are named.
+pub(crate) fn name_of(path: &Path) -> std::path::Display<'_> {
+    path.file_name().map_or(path, Path::new).display()
 }
 
 /// Names what is no file in the place of one; a folder is set aside, since a file cannot replace it.
@@ -165,7 +174,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
         opened => opened?,
     };
     match fs::unlinkat(&folder.0, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) => {
+            fault!("remove {}", name_of(path));
+            Ok(())
+        }
+        Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -3,7 +3,10 @@
 use crate::netns;
 use anyhow::{Context, Result, ensure};
 use local_http::{Endpoint, Limits};
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Once, time::Duration};
+
+/// Whether tokio has been used outside the namespaces.
+static FIRST_RUNTIME: Once = Once::new();
 
 /// A node's responses are smaller, and it answers from memory.
 const LIMITS: Limits = Limits {
@@ -25,6 +28,8 @@ pub fn get_unix(socket: &Path, path: &str) -> Result<String> {
 /// # Errors
 /// Fails if nothing answers, or if the status is not 200.
 pub fn get_inside(namespace: &str, address: SocketAddr, path: &str) -> Result<String> {
+    // With the first runtime of a process, tokio creates a pair of sockets that stays, and that must belong to no node.
+    FIRST_RUNTIME.call_once(|| drop(get(Endpoint::Unix(Path::new("/dev/null")), "/")));
     netns::run_inside(namespace, || get(Endpoint::Tcp(address), path))
         .with_context(|| format!("GET {path} from {address} in {namespace} failed"))
 }

@@ -39,6 +39,7 @@
 //! with a signal, or at the next start after a crash. `WARREN_LAB_KEEP=1` keeps the folder with its logs;
 //! `WARREN_PROGRAM` names another `warren` to run.
 
+pub mod actor_panics;
 pub mod boards;
 pub mod bulk_transfer;
 pub mod closing_monitor;

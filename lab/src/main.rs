@@ -74,6 +74,15 @@ enum Command {
         /// The groups of faults [default: all].
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<Group>,
+        /// Run the long forms, such as a soak of ten minutes instead of two.
+        #[arg(long)]
+        long: bool,
+        /// How often a member tries each lie.
+        #[arg(long, default_value_t = 3)]
+        tries: usize,
+        /// The seed of the soak's random choices [default: a new one, which is printed].
+        #[arg(long)]
+        seed: Option<u64>,
         /// Write the results to this page, such as docs/RELIABILITY.md.
         #[arg(long)]
         page: Option<PathBuf>,
@@ -352,7 +361,20 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { keep } => demo::run(keep),
         Command::Boards { boards, out } => draw_boards(boards, &out),
         Command::Measure { measurement, json } => print_result(&measurement.run()?, json),
-        Command::Faults { only, page } => faults::run(&only, page.as_deref(), print),
+        Command::Faults {
+            only,
+            long,
+            tries,
+            seed,
+            page,
+        } => {
+            let extent = faults::Extent {
+                is_long: long,
+                tries,
+                seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+            };
+            faults::run(&only, extent, page.as_deref(), print)
+        }
         Command::Clean => {
             for name in lab_run::remove_dead_runs() {
                 print(&format!("removed what run {name} had left"))?;

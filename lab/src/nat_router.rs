@@ -7,7 +7,7 @@
 
 use crate::{
     ip, netns,
-    network::underlay::allow_ping_sockets,
+    network::underlay::{allow_ping_sockets, skip_duplicate_address_detection},
     process::{self, Process, run_with_input},
 };
 use anyhow::{Context, Result};
@@ -170,6 +170,7 @@ impl NatRouter {
             ip::batch(Some(switch), &cable)?;
             let number = u32::try_from(number).context("too many nodes on a LAN")?;
             let address = Ipv4Addr::from_bits(NODE_ADDRESS.to_bits() + number);
+            skip_duplicate_address_detection(node_namespace)?;
             let node_lines = format!(
                 "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {ROUTER_ADDRESS}\n"
             );

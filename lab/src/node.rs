@@ -6,6 +6,7 @@ use crate::{
     process::{self, Process, last_lines},
 };
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
@@ -164,6 +165,26 @@ impl Node {
     /// # Errors
     /// Fails if the daemon already runs, or cannot be started.
     pub fn start(&self) -> Result<()> {
+        let arguments = ["run".as_ref(), "--root".as_ref(), self.root.as_os_str()];
+        self.start_daemon(&self.program, &arguments)
+    }
+
+    /// Starts the daemon with these variables in its environment, `NAME=VALUE` each.
+    ///
+    /// # Errors
+    /// Fails if the daemon already runs, or cannot be started.
+    pub fn start_with_variables(&self, variables: &[String]) -> Result<()> {
+        let program = [self.program.as_os_str(), "run".as_ref(), "--root".as_ref()];
+        let arguments: Vec<&OsStr> = variables
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(program)
+            .chain([self.root.as_os_str()])
+            .collect();
+        self.start_daemon(Path::new("env"), &arguments)
+    }
+
+    fn start_daemon(&self, program: &Path, arguments: &[&OsStr]) -> Result<()> {
         let mut daemon = self.daemon();
         if daemon
             .as_ref()
@@ -171,14 +192,8 @@ impl Node {
         {
             bail!("the daemon of node {} already runs", self.index);
         }
-        let arguments = ["run".as_ref(), "--root".as_ref(), self.root.as_os_str()];
         let log = self.log_file();
-        *daemon = Some(Process::start(
-            &self.namespace,
-            &self.program,
-            arguments,
-            &log,
-        )?);
+        *daemon = Some(Process::start(&self.namespace, program, arguments, &log)?);
         Ok(())
     }
 
@@ -196,6 +211,13 @@ impl Node {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("{}", self.describe(&format!("exited with {status}"))),
             None => bail!("{}", self.describe("did not stop in time, or did not run")),
+        }
+    }
+
+    /// Sends SIGTERM to the daemon, and does not wait.
+    pub fn send_stop(&self) {
+        if let Some(process) = self.daemon().as_ref() {
+            process.send_signal(Signal::SIGTERM);
         }
     }
 

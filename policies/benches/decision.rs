@@ -25,6 +25,7 @@ use policies::{
 };
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -91,10 +92,10 @@ fn observation() -> Observation {
     Observation {
         at: now,
         links: (0..TUNNELS).map(link).collect(),
-        babel: Some(BabelTable {
+        babel: Some(Arc::new(BabelTable {
             neighbours: Vec::new(),
             routes,
-        }),
+        })),
         probes: Vec::new(),
         candidates: strangers()
             .map(|peer| Candidate {

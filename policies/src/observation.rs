@@ -6,7 +6,7 @@ use crate::{
     path_mtu::FullSize,
     units::Uptime,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The kernel's counters of one slot since its link was made (`IFLA_STATS64`).
 ///
@@ -304,7 +304,7 @@ pub struct Observation {
     /// All tunnels with their counters.
     pub links: Vec<LinkReading>,
     /// babeld's tables; `None` until the first dump, and while babeld is down.
-    pub babel: Option<BabelTable>,
+    pub babel: Option<Arc<BabelTable>>,
     /// The prober's readings, one per tunnel.
     pub probes: Vec<ProbeReading>,
     /// The peer cache's candidates.

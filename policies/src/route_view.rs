@@ -34,7 +34,7 @@ impl RouteView {
         let links = observation.links.iter();
         let is_up = links.map(|link| (link.tunnel.slot, link.tunnel.phase == Phase::Up));
         let is_up: BTreeMap<_, _> = is_up.collect();
-        let table = observation.babel.as_ref();
+        let table = observation.babel.as_deref();
         let routes = table.map_or(&[][..], |table| &table.routes);
         let routes = RouteIndex::new(routes, me, |slot| {
             is_up.get(&slot).copied().unwrap_or_default()
@@ -100,12 +100,12 @@ mod tests {
             metric,
             refmetric: 0,
         };
-        let babel = Some(BabelTable {
+        let babel = BabelTable {
             neighbours: Vec::new(),
             routes: (0..900).map(route).collect(),
-        });
+        };
         let observation = Observation {
-            babel,
+            babel: Some(babel.into()),
             ..Observation::default()
         };
         RouteView::new(&observation, node(999), 1, 50)

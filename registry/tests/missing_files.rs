@@ -53,6 +53,32 @@ fn each_missing_file_is_reported_with_the_advice_to_restore_it() {
 }
 
 #[test]
+fn each_bad_credential_is_reported_with_its_path_and_what_it_should_hold() {
+    let mut registry = Registry::start();
+    registry.stop();
+    for name in [
+        "ca.crt",
+        "ca.key",
+        "signer.crt",
+        "signer.key",
+        "tls.crt",
+        "tls.key",
+    ] {
+        let path = registry.paths.config_dir.join(name);
+        let good = fs::read(&path).unwrap();
+        for bad in [&b""[..], &good[..good.len() / 2], b"\xef\xbb\xbfnothing"] {
+            fs::write(&path, bad).unwrap();
+            let error = init::open(&registry.paths).err().unwrap();
+            let text = error.to_string();
+            assert!(text.contains(&path.display().to_string()), "{text}");
+            assert!(text.contains("restore it from a backup"), "{text}");
+        }
+        fs::write(&path, good).unwrap();
+    }
+    assert!(init::open(&registry.paths).is_ok());
+}
+
+#[test]
 fn a_registry_does_not_exist_if_none_of_its_files_exists() {
     let mut registry = Registry::start();
     registry.stop();

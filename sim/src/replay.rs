@@ -192,7 +192,7 @@ impl Tape {
                         Some(Planner::new(status.prefix.parse()?, self.settings.clone()));
                 }
             }
-            Document::Routes(routes) => self.world.babel = table(&routes)?,
+            Document::Routes(routes) => self.world.babel = table(&routes)?.map(Into::into),
             Document::Peers(peers) => {
                 let now = self.moment(peers.at.unix_timestamp_nanos());
                 self.world.candidates = candidates(&peers, now)?;

@@ -16,6 +16,7 @@ use answer::verify_answer;
 use config::{ChildUser, paths::Paths};
 use draft::Draft;
 pub use error::JoinError;
+use fault_points::fault;
 use files::Access;
 use membership::certificate::MAX_CREDENTIAL_BYTES;
 use membership::registry_api::{RegistryApiClient, RegistryApiError};
@@ -105,6 +106,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<Joined, JoinError> {
         }
         outcome => outcome?,
     };
+    fault!("claim");
     let verified = verify_answer(&claimed, Some(&invitation.pin), &key.key)?;
     // Nothing of a former identity is changed before the new one is there.
     let _stopped = match replace {

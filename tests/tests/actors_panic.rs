@@ -2,47 +2,21 @@
 
 use anyhow::{Result, bail, ensure};
 use lab::{
-    Lab, Node, Options, PingSchedule, is_skipped_without_root,
+    Lab, Node, Options, PingSchedule,
+    actor_panics::{make_panic, parse_restarts},
+    is_skipped_without_root,
     ping_record::LOST_AFTER,
     pinger::all_pairs,
     wait::{pause, wait_until},
 };
-use std::{
-    fs,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
-/// The metric that counts restarts; it has a sample for every actor.
-const RESTARTS: &str = "warren_actor_restarts_total{actor=\"";
 /// The actor that counts the others' restarts, and therefore not its own.
 const COUNTING_ACTOR: &str = "telemetry";
 /// Longest wait until an actor that panicked is restarted.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which the new actors have made their first probes and have read links and routing tables.
 const SETTLING_TIME: Duration = Duration::from_secs(15);
-
-/// The number of restarts of each actor, as the node's metrics show them.
-fn parse_restarts(metrics: &str) -> Vec<(String, u64)> {
-    let parse_line = |line: &str| {
-        let (actor, count) = line.strip_prefix(RESTARTS)?.split_once("\"} ")?;
-        Some((actor.to_owned(), count.trim().parse().ok()?))
-    };
-    metrics.lines().filter_map(parse_line).collect()
-}
-
-fn make_panic(node: &Node, actor: &str) -> Result<()> {
-    let mut stream = UnixStream::connect(node.root().join("run/warren/control.sock"))?;
-    write!(
-        stream,
-        "POST /v1/panics/{actor} HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
-    )?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    ensure!(response.starts_with("HTTP/1.0 202"), "{actor}: {response}");
-    Ok(())
-}
 
 /// Waits until the actor's restart is logged and counted.
 fn wait_for_restart(node: &Node, actor: &str) -> Result<()> {

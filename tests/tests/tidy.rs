@@ -15,13 +15,24 @@ const MAX_LINES: usize = 400;
 /// stand without their `warren-`.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policies", &[]),
-    ("files", &[]),
+    ("fault-points", &[]),
+    ("files", &["fault-points"]),
     ("local-http", &[]),
     ("wire", &["policies"]),
     ("config", &["wire", "policies"]),
-    ("os", &["files", "wire", "policies"]),
+    ("os", &["files", "fault-points", "wire", "policies"]),
     ("membership", &["files", "wire", "policies"]),
-    ("actors", &["membership", "os", "files", "wire", "policies"]),
+    (
+        "actors",
+        &[
+            "membership",
+            "os",
+            "files",
+            "fault-points",
+            "wire",
+            "policies",
+        ],
+    ),
     (
         "supervisor",
         &[
@@ -30,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "os",
             "config",
             "files",
+            "fault-points",
             "wire",
             "policies",
         ],

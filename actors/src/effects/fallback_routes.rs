@@ -98,6 +98,17 @@ pub struct FallbackRoutes {
     clock: Clock,
     /// Until when no copy is deleted, because babeld has exited.
     kept_until: Option<Uptime>,
+    copying: CopyingAll,
+}
+
+/// Whether the whole tables are being copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum CopyingAll {
+    #[default]
+    Idle,
+    Running,
+    /// They are, and the kernel has dropped messages about changes meanwhile, so that they must be copied once more.
+    RunningAndOutdated,
 }
 
 impl FallbackRoutes {
@@ -125,6 +136,7 @@ impl FallbackRoutes {
             tunnels: store.tunnels,
             clock: store.clock,
             kept_until: None,
+            copying: CopyingAll::Idle,
             batch: BTreeSet::new(),
             changes: BTreeMap::new(),
             alternates: AlternateRoutes::default(),
@@ -166,11 +178,11 @@ impl FallbackRoutes {
         ctx: &mut Context<Self>,
         change: impl Future<Output = Result<(), KernelError>> + 'static,
     ) {
-        ctx.spawn(change.into_actor(self).map(|result, _, _| {
-            if let Err(error) = result {
-                tracing::debug!(error = %Chain(&error), "fallback route table not changed");
-            }
-        }));
+        ctx.spawn(
+            change
+                .into_actor(self)
+                .map(|result, _, _| log_failure(result)),
+        );
     }
 
     /// Deletes the copy of a deleted route, unless the route has changed since.
@@ -236,9 +248,28 @@ impl FallbackRoutes {
         }
     }
 
-    fn copy_all(&self, ctx: &mut Context<Self>) {
+    /// Copies the whole tables, at most once at a time: a flood of routes lets the kernel drop messages again and again.
+    fn copy_all(&mut self, ctx: &mut Context<Self>) {
+        if self.copying != CopyingAll::Idle {
+            self.copying = CopyingAll::RunningAndOutdated;
+            return;
+        }
+        self.copying = CopyingAll::Running;
         let kernel = self.kernel.clone();
-        self.carry_out(ctx, async move { kernel.copy_all_routes().await });
+        let copied = async move { kernel.copy_all_routes().await };
+        ctx.spawn(copied.into_actor(self).map(|result, fallback, ctx| {
+            log_failure(result);
+            let state = std::mem::take(&mut fallback.copying);
+            if state == CopyingAll::RunningAndOutdated {
+                fallback.copy_all(ctx);
+            }
+        }));
+    }
+}
+
+fn log_failure(result: Result<(), KernelError>) {
+    if let Err(error) = result {
+        tracing::debug!(error = %Chain(&error), "fallback route table not changed");
     }
 }
 
@@ -265,7 +296,7 @@ impl Handler<RoutesRead> for FallbackRoutes {
     fn handle(&mut self, read: RoutesRead, ctx: &mut Self::Context) {
         self.restore_deleted(&read, ctx);
         match read.table {
-            Some(table) => self.alternates.set_routes(table.routes),
+            Some(table) => self.alternates.set_table(table),
             None => {
                 self.kept_until = Some(read.at + RESTART_TIME);
                 self.remove_all_alternates(ctx);

@@ -41,6 +41,7 @@ use std::{
     io,
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -306,11 +307,12 @@ impl Babeld {
     }
 
     fn report(&self, table: Option<BabelTable>, exit_routes: ExitRoutes, claims: Vec<OriginClaim>) {
+        // All readers share one table, since that of a flood of routes takes megabytes.
         let reading = RoutesRead {
             at: self.clock.now(),
-            table,
+            table: table.map(Arc::new),
             exit_routes,
-            claims,
+            claims: claims.into(),
         };
         self.readers
             .iter()

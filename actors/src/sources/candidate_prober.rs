@@ -34,6 +34,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{net::UdpSocket, time::timeout};
@@ -112,7 +113,7 @@ pub struct CandidateProber {
     readers: Vec<Recipient<CandidatesMeasured>>,
     outcomes: Recipient<CandidateProbed>,
     links: Vec<LinkReading>,
-    table: Option<BabelTable>,
+    table: Option<Arc<BabelTable>>,
     candidate_rtts: BTreeMap<Prefix, CandidateRtt>,
     views: BTreeMap<Prefix, PeerRouteView>,
     is_fetching_views: bool,

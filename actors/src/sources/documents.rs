@@ -6,6 +6,7 @@
 //! every new neighbour, and regularly with a random one, so that nodes that were offline catch up.
 
 mod fetching;
+mod rewriting;
 
 use crate::messages::{DocumentOffered, DocumentsChanged, RoutesRead, VersionsReported};
 use crate::store::Store;
@@ -83,6 +84,8 @@ pub struct Documents {
     /// The number of nodes in babeld's table, with this one.
     node_count: Rc<Cell<usize>>,
     intake: DocumentIntake<SignedDocument>,
+    /// The kinds whose current document could not be written to disk.
+    unwritten: BTreeSet<DocumentKind>,
     /// The kinds of document for which a request to the registry is in flight.
     fetching: BTreeSet<DocumentKind>,
     /// The delays between the long polls for each kind of document.
@@ -120,6 +123,7 @@ impl Documents {
             neighbours: BTreeSet::new(),
             node_count,
             intake: DocumentIntake::default(),
+            unwritten: BTreeSet::new(),
             fetching: BTreeSet::new(),
             poll_delays: BTreeMap::new(),
         }
@@ -177,14 +181,17 @@ impl Documents {
         let (files, documents) = (self.settings.files.clone(), Arc::clone(&next));
         let write = tokio::task::spawn_blocking(move || files.write(kind, &documents));
         ctx.spawn(write.into_actor(self).map(move |result, documents, ctx| {
-            if let Ok(Err(error)) = result {
-                tracing::error!(error = %Chain(&error), "cannot write a signed document to disk; it is used all the same, until the next restart");
-            }
-            documents.intake.on_write_finished();
             documents.publish(kind, next, from, ctx);
-            while let Some((document, from)) = documents.intake.take_next() {
-                documents.verify_document(document, from, ctx);
+            match result {
+                Ok(Err(error)) => {
+                    tracing::error!(error = %Chain(&error), "cannot write a signed document to disk; it is used all the same, and written again every 10 s");
+                    documents.write_again_later(kind, ctx);
+                }
+                Ok(Ok(())) | Err(_) => {
+                    documents.unwritten.remove(&kind);
+                }
             }
+            documents.finish_write(ctx);
         }));
     }
 

@@ -335,8 +335,9 @@ impl Handler<RoutesRead> for HostReconciler {
         let HostReconcilerDeps {
             kernel, network, ..
         } = &self.deps;
-        let routes = read.table.map(|table| table.routes).unwrap_or_default();
-        let used = routes
+        let table = read.table.unwrap_or_default();
+        let used = table
+            .routes
             .iter()
             .filter(|route| route.installed && route.metric != INFINITY);
         let addresses = used.map(|route| network.node_address(route.node));

@@ -28,7 +28,7 @@ use policies::{
     probe_history::ProbeTotals,
     units::Uptime,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use wire::babel::{DefaultRoute, ExitRoutes};
 
 const DIALLED: Slot = Slot::Dialling(0);
@@ -227,9 +227,9 @@ fn probe_totals() -> ProbeTotals {
 fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
     telemetry.do_send(RoutesRead {
         at,
-        table: Some(table()),
+        table: Some(table().into()),
         exit_routes: exit_routes(),
-        claims: Vec::new(),
+        claims: Arc::default(),
     });
     telemetry.do_send(ProbesRead {
         at,
@@ -383,9 +383,9 @@ pub fn send_tunnels(telemetry: &Addr<Telemetry>, at: Uptime, count: u16) {
     };
     telemetry.do_send(RoutesRead {
         at,
-        table: Some(table),
+        table: Some(table.into()),
         exit_routes: exit_routes(),
-        claims: Vec::new(),
+        claims: Arc::default(),
     });
     let probe = |slot: &Slot| probe(*slot);
     telemetry.do_send(ProbesRead {

@@ -20,6 +20,7 @@ use nix::{
 use std::{
     fs,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -42,18 +43,18 @@ const RECOVERY_TIME: Duration = Duration::from_secs(10);
 const MAX_GAP: Duration = Duration::from_secs(5);
 /// Time for which a daemon is stopped.
 const FREEZE_SPAN: Duration = Duration::from_secs(30);
-/// Number of kills of a daemon.
-const KILLS: usize = 60;
+/// Number of kills of each daemon.
+const KILLS_PER_VICTIM: usize = 50;
 /// The longest time from a start to the kill; it covers the start, the first dials, and a node at work.
 const MAX_LIFE: Duration = Duration::from_secs(5);
 /// Promised time until all children are gone.
-const CHILDREN_GONE: Duration = Duration::from_secs(2);
+pub(super) const CHILDREN_GONE: Duration = Duration::from_secs(2);
 /// Longest time that is waited for it.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Promised time from the last start until the node reaches the others.
 const BACK: Duration = Duration::from_secs(15);
-/// The node that is killed.
-const VICTIM: usize = 0;
+/// Number of nodes that are killed.
+const VICTIMS: usize = 4;
 
 /// Kills children of a node, and then the daemon of another network again and again.
 pub(super) fn run() -> Result<Vec<Outcome>> {
@@ -110,57 +111,72 @@ fn freeze_daemon(square: &Square) -> Result<Outcome> {
     })
 }
 
-/// Kills the daemon of one node of three at random moments.
+/// Kills the daemons of four nodes of six at random moments.
 fn kill_daemons() -> Result<Outcome> {
-    let lab = Lab::build_joined(Options::with_nodes(3))?;
-    let node = lab.node(VICTIM)?;
-    let before = HostSnapshot::take(node.namespace())?;
-    for other in lab.nodes().iter().skip(1) {
-        other.start()?;
-    }
+    let lab = Lab::build_joined(Options::with_nodes(VICTIMS + 2))?;
+    let (victims, others) = lab.nodes().split_at(VICTIMS);
+    let before = victims.iter();
+    let before = before.map(|node| HostSnapshot::take(node.namespace()));
+    let before = before.collect::<Result<Vec<_>>>()?;
+    others.iter().try_for_each(Node::start)?;
     let fault = "SIGKILL of a daemon at a random moment of its first 5 s";
     progress(fault);
-    let (mut orphans, mut slowest) = (0, Duration::ZERO);
-    for _ in 0..KILLS {
-        node.start()?;
-        pause(MAX_LIFE.mul_f64(fastrand::f64()));
-        let gone_after = kill(node)?;
-        orphans += u64::from(gone_after > CHILDREN_GONE);
-        slowest = slowest.max(gone_after);
-    }
+    let gone_after = thread::scope(|scope| {
+        let kills = victims.iter();
+        let kills: Vec<_> = kills
+            .map(|node| scope.spawn(|| kill_again_and_again(node)))
+            .collect();
+        let kills = kills.into_iter();
+        let all = kills.map(|kills| kills.join().ok().context("a thread panicked")?);
+        all.collect::<Result<Vec<_>>>()
+    })?;
+    let gone_after = gone_after.concat();
+    let is_late = |gone_after: &&Duration| **gone_after > CHILDREN_GONE;
+    let orphans = gone_after.iter().filter(is_late).count();
     let pinger = lab.start_pings(PingSchedule::UNTIL_ANSWERED)?;
     let start = pinger.now();
-    node.start()?;
+    victims.iter().try_for_each(Node::start)?;
     let back = wait_until(WAIT_TIMEOUT + BACK, || {
         pinger.all_answered(start, all_pairs)
     });
     let back = back.map(|moment| moment.saturating_sub(start));
     drop(pinger);
-    let unclean_stops = u64::from(node.stop_cleanly().is_err());
-    let after = HostSnapshot::take(node.namespace())?;
-    let residues = before.changes_to(&after);
-    residues.iter().for_each(progress);
+    let (mut unclean_stops, mut residues, mut drafts) = (0, 0, 0);
+    for (node, before) in victims.iter().zip(&before) {
+        unclean_stops += u64::from(node.stop_cleanly().is_err());
+        let left = before.changes_to(&HostSnapshot::take(node.namespace())?);
+        left.iter().for_each(progress);
+        residues += u64::try_from(left.len())?;
+        drafts += count_drafts(node.root());
+    }
+    let slowest = gone_after.iter().max().copied();
     Ok(Outcome {
         id: "kill-daemon",
         fault,
-        tries: KILLS,
+        tries: gone_after.len(),
         figures: vec![
-            Figure::time("children gone", Some(slowest), CHILDREN_GONE),
-            Figure::count("orphans after 2 s", orphans, 0),
+            Figure::time("children gone", slowest, CHILDREN_GONE),
+            Figure::count("orphans after 2 s", u64::try_from(orphans)?, 0),
             Figure::time("next start reaches all", back, BACK),
-            Figure::count(
-                "unfinished files after a stop",
-                count_drafts(node.root()),
-                0,
-            ),
-            Figure::count("residues after a stop", u64::try_from(residues.len())?, 0),
+            Figure::count("unfinished files after a stop", drafts, 0),
+            Figure::count("residues after a stop", residues, 0),
             Figure::count("unclean stops", unclean_stops, 0),
         ],
     })
 }
 
+/// Starts a daemon and kills it, again and again; returns for each kill the time until its children were gone.
+fn kill_again_and_again(node: &Node) -> Result<Vec<Duration>> {
+    let start_and_kill = |_| {
+        node.start()?;
+        pause(MAX_LIFE.mul_f64(fastrand::f64()));
+        kill_and_wait(node)
+    };
+    (0..KILLS_PER_VICTIM).map(start_and_kill).collect()
+}
+
 /// Kills the daemon; returns the time until nothing runs in its namespace.
-fn kill(node: &Node) -> Result<Duration> {
+pub(super) fn kill_and_wait(node: &Node) -> Result<Duration> {
     let start = Instant::now();
     node.kill();
     let is_empty = || node.processes().is_empty().then_some(());
@@ -170,7 +186,7 @@ fn kill(node: &Node) -> Result<Duration> {
 }
 
 /// Counts the files below a folder that were written and not yet renamed.
-fn count_drafts(folder: &Path) -> u64 {
+pub(super) fn count_drafts(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let count = |path: &Path| {
         if path.is_dir() && !path.is_symlink() {

@@ -113,6 +113,9 @@ pub struct Liar {
 }
 
 impl Liar {
+    /// The name of its TAP.
+    pub(super) const LINK: &str = TAP;
+
     /// Connects a node that has joined and does not run to the UDP server of its neighbour.
     ///
     /// # Errors
@@ -190,20 +193,26 @@ impl Liar {
     }
 }
 
-/// Starts OpenVPN with the certificate of a node, as a client of its neighbour.
-fn start_openvpn(node: &Node, neighbour: usize, log: &Path) -> Result<Process> {
+/// The options by which OpenVPN uses a node's certificate and keys.
+pub(super) fn credentials(node: &Node) -> Vec<String> {
     let state = node.root().join("var/lib/warren");
-    let file = |name: &str| state.join(name).display().to_string();
-    let remote = format!("45.67.1.{}", neighbour + 1);
-    let mut arguments: Vec<String> = Vec::new();
-    for (option, name) in [
+    let options = [
         ("--ca", "ca.crt"),
         ("--cert", "node.crt"),
         ("--key", "node.key"),
         ("--tls-crypt", "tls-crypt.key"),
-    ] {
-        arguments.extend([option.to_owned(), file(name)]);
-    }
+    ];
+    let words = options.map(|(option, name)| {
+        let path = state.join(name).display().to_string();
+        [option.to_owned(), path]
+    });
+    words.concat()
+}
+
+/// Starts OpenVPN with the certificate of a node, as a client of its neighbour.
+fn start_openvpn(node: &Node, neighbour: usize, log: &Path) -> Result<Process> {
+    let remote = format!("45.67.1.{}", neighbour + 1);
+    let mut arguments = credentials(node);
     let others = [
         "--client",
         "--dev",

@@ -6,13 +6,18 @@
 //! To add a fault: add it to a group, or write a module with a function that returns outcomes and add a variant to
 //! [`Group`].
 
+mod fault_points;
 mod floods;
+mod host_limits;
 mod kills;
 pub mod liar;
 mod local_user;
+mod members;
 mod prefix_theft;
+mod registry_files;
 mod replay;
 pub mod report;
+mod soak;
 mod square;
 pub mod state_files;
 
@@ -26,6 +31,10 @@ use std::{path::Path, time::Duration};
 pub enum Group {
     /// A member announces ranges that are not its own.
     PrefixTheft,
+    /// A member pushes options, lies on its link, or connects again and again.
+    Members,
+    /// A wrong clock, no descriptors, a full disk.
+    HostLimits,
     /// A local user without rights sends Babel packets and notices.
     LocalUser,
     /// Too many packets, log lines, routes and connections.
@@ -36,17 +45,39 @@ pub enum Group {
     Kills,
     /// Damaged state files of a node.
     StateFiles,
+    /// Damaged files and rows of a registry.
+    RegistryFiles,
+    /// SIGKILL of a daemon between each two side effects.
+    FaultPoints,
+    /// A random fault every five seconds, and a check of the history.
+    Soak,
+}
+
+/// How far the faults go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Whether the long forms are run: a soak of ten minutes instead of two.
+    pub is_long: bool,
+    /// How often a member tries each lie.
+    pub tries: usize,
+    /// The seed of all random choices of the soak.
+    pub seed: u64,
 }
 
 impl Group {
-    fn run(self) -> Result<Vec<Outcome>> {
+    fn run(self, extent: Extent) -> Result<Vec<Outcome>> {
         match self {
-            Self::PrefixTheft => prefix_theft::run(),
+            Self::PrefixTheft => prefix_theft::run(extent.tries),
+            Self::Members => members::run(),
+            Self::HostLimits => host_limits::run(),
             Self::LocalUser => local_user::run(),
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),
             Self::Kills => kills::run(),
             Self::StateFiles => state_files::run(),
+            Self::RegistryFiles => registry_files::run(),
+            Self::FaultPoints => fault_points::run(),
+            Self::Soak => soak::run(extent),
         }
     }
 }
@@ -65,6 +96,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Adds further tries of the same fault: the worst value of each figure stays.
+    fn add(&mut self, other: Self) {
+        self.tries += other.tries;
+        for (figure, other) in self.figures.iter_mut().zip(other.figures) {
+            figure.value = figure.value.max(other.value);
+        }
+    }
+
     /// Whether all promises were kept.
     pub fn is_held(&self) -> bool {
         self.figures.iter().all(Figure::is_held)
@@ -133,6 +172,7 @@ impl Figure {
 /// Fails if a network cannot be built, if a line cannot be printed, if the page cannot be written, or if a promise was broken.
 pub fn run(
     groups: &[Group],
+    extent: Extent,
     page: Option<&Path>,
     print: impl Fn(&str) -> Result<()>,
 ) -> Result<()> {
@@ -144,7 +184,7 @@ pub fn run(
     print(&report::table_head())?;
     let mut outcomes = Vec::new();
     for group in groups {
-        for outcome in group.run()? {
+        for outcome in group.run(extent)? {
             print(&report::table_rows(&outcome))?;
             outcomes.push(outcome);
         }

@@ -1,6 +1,6 @@
 //! A member's first packet to an OpenVPN server, recorded once and sent again and again: can a new node still come in?
 
-use super::{Figure, Outcome, square::separate};
+use super::{Figure, Outcome, liar::credentials, square::separate};
 use crate::{
     Lab, Options, PingSchedule, Pinger, netns,
     pinger::all_pairs,
@@ -79,11 +79,8 @@ fn record_first_packet(lab: &Lab) -> Result<Vec<u8>> {
         socket.set_read_timeout(Some(RECORD_TIMEOUT))?;
         Ok(socket)
     })?;
-    let state = node.root().join("var/lib/warren");
-    let file = |name: &str| state.join(name).display().to_string();
-    let (ca, certificate) = (file("ca.crt"), file("node.crt"));
-    let (key, tls_crypt) = (file("node.key"), file("tls-crypt.key"));
-    let arguments = [
+    let mut arguments = credentials(node);
+    let others = [
         "--client",
         "--dev",
         "null",
@@ -94,15 +91,8 @@ fn record_first_packet(lab: &Lab) -> Result<Vec<u8>> {
         "45.67.0.1",
         "1194",
         "udp4",
-        "--ca",
-        &ca,
-        "--cert",
-        &certificate,
-        "--key",
-        &key,
-        "--tls-crypt",
-        &tls_crypt,
     ];
+    arguments.extend(others.map(str::to_owned));
     let log = node.root().join("recorded.log");
     let _openvpn = Process::start(node.namespace(), Path::new("openvpn"), arguments, &log)?;
     let mut buffer = vec![0; 2048];

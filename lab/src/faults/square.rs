@@ -78,6 +78,19 @@ impl Square {
         Liar::connect(&self.lab, RUNNING + used, NEIGHBOUR)
     }
 
+    /// The namespace of the member that was connected last.
+    pub(super) fn liar_namespace(&self) -> Result<String> {
+        let last = (RUNNING + self.used_liars.get()).saturating_sub(1);
+        Ok(self.lab.node(last)?.namespace().to_owned())
+    }
+
+    /// Takes the next members that do not run.
+    pub(super) fn take_liars(&self, count: usize) -> Result<Vec<&Node>> {
+        let used = self.used_liars.replace(self.used_liars.get() + count);
+        let next = RUNNING + used..RUNNING + used + count;
+        next.map(|index| self.lab.node(index)).collect()
+    }
+
     pub(super) fn prefix(&self, node: usize) -> Result<Prefix> {
         Ok(self.lab.node(node)?.prefix()?.parse()?)
     }
@@ -142,9 +155,15 @@ impl<'lab> LogWatch<'lab> {
 
     /// The number of new lines with all these words.
     pub(super) fn count(&self, words: &[&str]) -> usize {
+        self.lines(words).len()
+    }
+
+    /// The new lines with all these words.
+    pub(super) fn lines(&self, words: &[&str]) -> Vec<String> {
         let bytes = fs::read(self.node.log_file()).unwrap_or_default();
         let new = String::from_utf8_lossy(bytes.get(self.start..).unwrap_or_default()).into_owned();
         let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
-        new.lines().filter(has_all).count()
+        let found = new.lines().filter(has_all);
+        found.map(str::to_owned).collect()
     }
 }

@@ -3,6 +3,7 @@
 use super::{Figure, Outcome};
 use crate::{Lab, Node, Options, proc_files, progress::progress, wait::wait_until};
 use anyhow::{Context, Result};
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 /// The state files that a node creates or fetches again.
@@ -18,7 +19,7 @@ pub const REPLACEABLE: &[&str] = &[
 /// Most memory that the daemon may have taken at any time, in KiB.
 pub const MAX_RESIDENT_KIB: u64 = 64 << 10;
 /// Longest wait until the daemon has started its babeld.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Size of a sparse file, in bytes.
 const SPARSE_BYTES: u64 = 2 << 30;
 
@@ -37,6 +38,8 @@ pub enum Damage {
     Folder,
     /// A symbolic link to a secret stands in its place.
     Link,
+    /// A named pipe stands in its place, which nobody writes.
+    Pipe,
 }
 
 /// All kinds of damage.
@@ -47,6 +50,7 @@ pub const DAMAGES: &[Damage] = &[
     Damage::Sparse,
     Damage::Folder,
     Damage::Link,
+    Damage::Pipe,
 ];
 
 impl Damage {
@@ -65,6 +69,7 @@ impl Damage {
             Self::Sparse => fs::File::create(path)?.set_len(SPARSE_BYTES)?,
             Self::Folder => fs::create_dir_all(path.join("full"))?,
             Self::Link => symlink(secret, path)?,
+            Self::Pipe => mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?,
         }
         Ok(())
     }
@@ -81,13 +86,20 @@ pub fn start(node: &Node) -> Result<()> {
     wait_until(START_TIMEOUT, is_up).with_context(|| node.describe("did not start babeld"))
 }
 
+/// Replaces whatever stands at the path by a file with this content.
+fn put_back(path: &Path, content: &[u8]) -> Result<()> {
+    drop(fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)));
+    Ok(fs::write(path, content)?)
+}
+
 /// Damages each file alone in each way, and starts the node each time.
 pub(super) fn run() -> Result<Vec<Outcome>> {
-    let fault =
-        "a state file is empty, cut, garbage, 2 GiB long, a folder or a link to another file";
+    let fault = "a state file is empty, cut, garbage, 2 GiB long, a folder, a pipe or a link to another file";
     progress(fault);
     let lab = Lab::build_joined(Options {
         nodes: 1,
+        // The router maps ports, so that the leases are stored.
+        nodes_behind_nat: [0].into(),
         ..Options::default()
     })?;
     let node = lab.node(0)?;
@@ -96,10 +108,19 @@ pub(super) fn run() -> Result<Vec<Outcome>> {
     let text = "root's alone";
     fs::write(&secret, text)?;
     start(node)?;
+    let has_all = || {
+        let mut files = REPLACEABLE.iter();
+        files.all(|file| state.join(file).exists()).then_some(())
+    };
+    wait_until(START_TIMEOUT, has_all).with_context(|| node.describe("did not write all files"))?;
+    node.kill();
+    let contents = REPLACEABLE.iter().map(|file| fs::read(state.join(file)));
+    let contents = contents.collect::<Result<Vec<_>, _>>()?;
     let (mut failed_starts, mut peak_kib, mut followed_links) = (0, 0, 0);
     for damage in DAMAGES {
-        for file in REPLACEABLE {
+        for (file, content) in REPLACEABLE.iter().zip(&contents) {
             node.kill();
+            put_back(&state.join(file), content)?;
             damage.apply(&state.join(file), &secret)?;
             if let Err(error) = start(node) {
                 progress(format!("{damage:?} {file}: {error:#}"));

@@ -4,7 +4,7 @@
 //! the registry is frozen (SIGSTOP) during the second quarter of the run, or from before the nodes start until the end. Every
 //! ten seconds each daemon's memory is read. With one node and no registry it shows what a node does that is left alone.
 
-mod faults;
+pub(crate) mod faults;
 
 use crate::{
     Lab, Node, Options,

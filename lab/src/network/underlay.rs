@@ -28,7 +28,7 @@ pub(super) fn configure_uplink(options: &Options, namespace: &str, last_bytes: &
 }
 
 /// Disables duplicate address detection on the uplink, so that no snapshot of the host is taken in the middle of it.
-fn skip_duplicate_address_detection(namespace: &str) -> Result<()> {
+pub(crate) fn skip_duplicate_address_detection(namespace: &str) -> Result<()> {
     netns::write_sysctl(namespace, "net/ipv6/conf/eth0/accept_dad", "0")
 }
 

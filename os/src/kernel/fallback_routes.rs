@@ -75,16 +75,7 @@ impl Kernel {
     ///
     /// The kernel rejects it.
     pub async fn copy_route(&self, route: RouteMessage) -> Result<(), KernelError> {
-        let message = RouteNetlinkMessage::NewRoute(copy_of(route));
-        // The link may have gone down since the route was reported.
-        let forgiven: &[Errno] = &[
-            Errno::ENODEV,
-            Errno::ENETDOWN,
-            Errno::EHOSTUNREACH,
-            Errno::EINVAL,
-        ];
-        self.execute(Request::replace("copy a route", message).forgive(forgiven))
-            .await
+        self.execute(copy_request(copy_of(route))).await
     }
 
     /// Deletes the copy of the route to a destination.
@@ -123,23 +114,25 @@ impl Kernel {
     pub async fn copy_all_routes(&self) -> Result<(), KernelError> {
         for family in FAMILIES {
             for (table, fallback_table) in TABLE_PAIRS {
-                let all = self.routes(family, table).await?;
-                let usable: Vec<RouteMessage> = all.into_iter().filter(is_usable).collect();
-                let destinations: Vec<Destination> =
-                    usable.iter().filter_map(copied_destination).collect();
-                for copy in self
-                    .routes(family, fallback_table)
-                    .await?
-                    .iter()
-                    .filter_map(copied_destination)
-                {
-                    if !destinations.contains(&copy) {
-                        self.delete_copy(copy).await?;
+                let (mut copies, mut destinations) = (Vec::new(), BTreeSet::new());
+                self.each_route(family, table, |route| {
+                    if is_usable(&route) {
+                        destinations.extend(copied_destination(&route));
+                        copies.push(copy_of(route));
                     }
+                })
+                .await?;
+                let mut outdated = Vec::new();
+                self.each_route(family, fallback_table, |route| {
+                    let to = copied_destination(&route);
+                    outdated.extend(to.filter(|to| !destinations.contains(to)));
+                })
+                .await?;
+                for to in outdated {
+                    self.delete_copy(to).await?;
                 }
-                for route in usable {
-                    self.copy_route(route).await?;
-                }
+                self.execute_all(copies.into_iter().map(copy_request))
+                    .await?;
             }
         }
         Ok(())
@@ -226,21 +219,39 @@ impl Kernel {
         let mut present = BTreeSet::new();
         for family in FAMILIES {
             for (table, fallback_table) in TABLE_PAIRS {
-                let copies = self.routes(family, fallback_table).await?;
-                let copies: BTreeSet<_> = copies.iter().filter_map(copied_destination).collect();
-                for route in self.routes(family, table).await? {
-                    let Some(to) = copied_destination(&route) else {
-                        continue;
-                    };
-                    present.insert(to);
-                    if is_usable(&route) && !copies.contains(&to) {
-                        self.copy_route(route).await?;
+                let mut copies = BTreeSet::new();
+                self.each_route(family, fallback_table, |copy| {
+                    copies.extend(copied_destination(&copy));
+                })
+                .await?;
+                let mut missing = Vec::new();
+                self.each_route(family, table, |route| {
+                    let to = copied_destination(&route);
+                    present.extend(to);
+                    if is_usable(&route) && to.is_some_and(|to| !copies.contains(&to)) {
+                        missing.push(copy_of(route));
                     }
-                }
+                })
+                .await?;
+                self.execute_all(missing.into_iter().map(copy_request))
+                    .await?;
             }
         }
         Ok(present)
     }
+}
+
+/// Returns the request that adds a copy, or replaces the former one.
+fn copy_request(copy: RouteMessage) -> Request {
+    // The link may have gone down since the route was reported.
+    let forgiven: &[Errno] = &[
+        Errno::ENODEV,
+        Errno::ENETDOWN,
+        Errno::EHOSTUNREACH,
+        Errno::EINVAL,
+    ];
+    let message = RouteNetlinkMessage::NewRoute(copy);
+    Request::replace("copy a route", message).forgive(forgiven)
 }
 
 fn route_change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<RouteChange> {
@@ -312,5 +323,6 @@ fn copy_of(mut route: RouteMessage) -> RouteMessage {
                 | RouteAttribute::Priority(_)
         )
     });
+    route.attributes.shrink_to_fit();
     route
 }

@@ -176,17 +176,42 @@ impl Kernel {
         family: AddressFamily,
         table: u8,
     ) -> Result<Vec<RouteMessage>, KernelError> {
+        let mut routes = Vec::new();
+        self.each_route(family, table, |route| routes.push(route))
+            .await?;
+        Ok(routes)
+    }
+
+    /// Calls `each` with each route of a table.
+    pub(super) async fn each_route(
+        &self,
+        family: AddressFamily,
+        table: u8,
+        each: impl FnMut(RouteMessage),
+    ) -> Result<(), KernelError> {
         let mut query = RouteMessage::default();
         query.header.table = table;
-        self.filtered_routes(family, query).await
+        self.each_filtered_route(family, query, each).await
     }
 
     /// Returns the routes with the table, protocol and kind of `query`, of those that it names.
     pub(super) async fn filtered_routes(
         &self,
         family: AddressFamily,
-        mut query: RouteMessage,
+        query: RouteMessage,
     ) -> Result<Vec<RouteMessage>, KernelError> {
+        let mut routes = Vec::new();
+        self.each_filtered_route(family, query, |route| routes.push(route))
+            .await?;
+        Ok(routes)
+    }
+
+    async fn each_filtered_route(
+        &self,
+        family: AddressFamily,
+        mut query: RouteMessage,
+        mut each: impl FnMut(RouteMessage),
+    ) -> Result<(), KernelError> {
         let RouteHeader {
             table,
             protocol,
@@ -205,17 +230,15 @@ impl Kernel {
                 && [RouteProtocol::Unspec, route.protocol].contains(&protocol)
                 && [RouteType::Unspec, route.kind].contains(&kind)
         };
-        let mut routes = Vec::new();
         let query = RouteNetlinkMessage::GetRoute(query);
         self.dump("list routes", query, |entry| {
             if let RouteNetlinkMessage::NewRoute(route) = entry
                 && matches(&route.header)
             {
-                routes.push(route);
+                each(route);
             }
         })
-        .await?;
-        Ok(routes)
+        .await
     }
 
     async fn is_up(&self, index: u32) -> Result<bool, KernelError> {

@@ -12,6 +12,7 @@ use super::{
     },
     repair::{Repair, RepairKind, Step},
 };
+use fault_points::fault;
 use nix::errno::Errno;
 use policies::names::Transport;
 use wire::{babel_packet, suspicion};
@@ -57,6 +58,7 @@ impl Kernel {
         filter
             .apply()
             .map_err(KernelError::refused("create the nftables table warren"))?;
+        fault!("create the nftables table");
         self.state().placed.packet_filter = Some(filter.clone());
         Ok(())
     }
@@ -93,7 +95,10 @@ impl Kernel {
             Errno::EAFNOSUPPORT,
         ];
         match batch.execute() {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                fault!("delete the nftables table");
+                Ok(true)
+            }
             Err(error)
                 if error
                     .raw_os_error()

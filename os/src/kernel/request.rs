@@ -1,6 +1,7 @@
 //! Netlink requests. Many are sent in order without waiting, and then all answers are awaited.
 
 use super::{Kernel, KernelError};
+use fault_points::fault;
 use futures_util::{Stream, StreamExt};
 use nix::errno::Errno;
 use rtnetlink::{
@@ -72,13 +73,15 @@ impl Kernel {
         &self,
         requests: impl IntoIterator<Item = Request>,
     ) -> Result<(), KernelError> {
+        let pending = if fault_points::is_armed() {
+            1
+        } else {
+            MAX_PENDING
+        };
         let mut first = Ok(());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
-            first = first.and(
-                self.execute_batch(requests.by_ref().take(MAX_PENDING))
-                    .await,
-            );
+            first = first.and(self.execute_batch(requests.by_ref().take(pending)).await);
         }
         first
     }
@@ -186,6 +189,7 @@ async fn wait_for_acknowledgement(
             }
         }
     }
+    fault!("{doing}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Creates slots, sets them up or down, and silences them for Babel.
 
 use super::{Kernel, KernelError, bpf, request::Request, sysctl, tun::Tap};
+use fault_points::fault;
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use policies::names::{Prefix, Slot, Transport};
 use rtnetlink::{
@@ -138,7 +139,10 @@ impl Kernel {
             sysctl::disable_ipv6(name)?;
             match kind {
                 AcceptingKind::Vlan => {}
-                AcceptingKind::Macvlan => bpf::attach(name, link.index)?,
+                AcceptingKind::Macvlan => {
+                    bpf::attach(name, link.index)?;
+                    fault!("attach programs to {name}");
+                }
             }
             self.execute(set_link_up(name, link.index)).await?;
             self.state().servers.insert(transport, link.index);
@@ -235,7 +239,10 @@ impl Kernel {
             set_link(format!("configure link {}", link.name), message)
         };
         self.execute_all(links.iter().map(configure)).await?;
-        taps.into_iter().try_for_each(Tap::persist)?;
+        for (tap, link) in taps.into_iter().zip(&links) {
+            tap.persist()?;
+            fault!("make TAP {} persistent", link.name);
+        }
         Ok(links)
     }
 

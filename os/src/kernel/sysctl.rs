@@ -1,6 +1,7 @@
 //! Reads and writes settings below `/proc/sys`.
 
 use super::KernelError;
+use fault_points::fault;
 use std::{fs, io, io::Write};
 
 /// Settings of each slot before it is set up. It accepts no address or route from a router, and no
@@ -110,5 +111,7 @@ pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
     fs::OpenOptions::new()
         .write(true)
         .open(format!("/proc/sys/{path}"))?
-        .write_all(value.as_bytes())
+        .write_all(value.as_bytes())?;
+    fault!("set {path}");
+    Ok(())
 }

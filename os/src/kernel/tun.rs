@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "ioctl(2) of /dev/net/tun has no safe wrapper")]
 
 use super::KernelError;
+use fault_points::fault;
 use files::Access;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::{
@@ -148,6 +149,7 @@ fn create_node(path: &Path, gid: u32) -> io::Result<()> {
         Mode::S_IRUSR | Mode::S_IWUSR,
         makedev(major, minor),
     )?;
+    fault!("create a tun device node");
     lchown(path, Some(0), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     // On a file system mounted with nodev, mknod succeeds, but the node cannot be opened.

@@ -11,6 +11,7 @@ use super::{
     rights::Rights,
     start_step::{StepWriter, step_pipe},
 };
+use fault_points::fault;
 use files::Access;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -144,6 +145,7 @@ impl Child {
             source,
         })?;
         drop(command);
+        fault!("start {}", program.name);
         let pid = process
             .id()
             .ok_or_else(|| exec(io::Error::other("the process has exited already")))?;

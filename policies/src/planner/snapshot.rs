@@ -63,7 +63,7 @@ impl<'o> Snapshot<'o> {
             let link = tunnels.get(&slot);
             link.is_some_and(|link| link.tunnel.phase == Phase::Up)
         };
-        let table = observation.babel.as_ref();
+        let table = observation.babel.as_deref();
         let routes = table
             .map(|table| RouteIndex::new(&table.routes, me, stays))
             .unwrap_or_default();

@@ -6,13 +6,14 @@ use crate::{
     init::error::RegistryError,
     pki::{
         authority::{Authorities, Authority},
-        certificates::new_key,
+        certificates::{Parsed, new_key},
         credentials::{Credentials, NewCa},
     },
     settings::{RegistryPaths, Settings, address_of},
 };
 use rcgen::KeyPair;
-use std::path::PathBuf;
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use std::path::{Path, PathBuf};
 
 /// The names of the files that each CA has.
 pub(crate) const FILES: [&str; 6] = [
@@ -67,8 +68,9 @@ pub(crate) fn write_credentials(
 /// Reads a CA's files.
 fn read_credentials(paths: &RegistryPaths, version: u32) -> Result<Credentials, RegistryError> {
     let folder = folder(paths, version);
-    let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(|name| read(&folder.join(name)));
-    let [cross, root] = [CROSS, ROOT].map(|name| match read(&folder.join(name)) {
+    let read = |name| read_pem(&folder.join(name));
+    let [ca, ca_key, signer, signer_key, tls, tls_key] = FILES.map(read);
+    let [cross, root] = [CROSS, ROOT].map(|name| match read(name) {
         Err(FileError::Missing { .. }) => Ok(String::new()),
         read => read,
     });
@@ -81,6 +83,24 @@ fn read_credentials(paths: &RegistryPaths, version: u32) -> Result<Credentials, 
         tls_key: tls_key?,
         cross: cross?,
         root: root?,
+    })
+}
+
+/// Reads a file with a certificate or, if its name ends in `key`, with a private key.
+fn read_pem(path: &Path) -> Result<String, FileError> {
+    let text = read(path)?;
+    let (is_valid, what) = if path.extension().is_some_and(|end| end == "key") {
+        let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
+        (key.is_ok(), "private key")
+    } else {
+        (Parsed::read(&text, "it").is_ok(), "certificate")
+    };
+    if is_valid {
+        return Ok(text);
+    }
+    Err(FileError::Bad {
+        path: path.to_owned(),
+        why: format!("it holds no {what} in PEM; restore it from a backup of its folder"),
     })
 }
 

@@ -85,7 +85,7 @@ impl Net {
                 .collect();
             let probes = Vec::new();
             let (links, free_slots) = self.links(node);
-            let babel = Some(table);
+            let babel = Some(table.into());
             Some((
                 node,
                 Observation {
@@ -143,7 +143,7 @@ impl Net {
         });
         for (node, table) in nodes.iter().zip(tables) {
             if let Some(observation) = observations_of.get_mut(node) {
-                observation.babel = Some(table);
+                observation.babel = Some(table.into());
             }
         }
     }

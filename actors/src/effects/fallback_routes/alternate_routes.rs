@@ -6,10 +6,11 @@ use ipnet::{IpNet, Ipv6Net};
 use policies::{
     alternates::{NextHop, alternate},
     names::Prefix,
-    observation::{INFINITY, Phase, Route},
+    observation::{BabelTable, INFINITY, Phase, Route},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,9 +23,10 @@ const MAX_CHOICES: u32 = 15;
 /// babeld's last routes, and the alternates in the kernel.
 #[derive(Default)]
 pub(super) struct AlternateRoutes {
-    /// babeld's routes as last read, sorted by node once they are needed.
-    routes: Vec<Route>,
-    is_sorted: bool,
+    /// babeld's tables as last read.
+    table: Arc<BabelTable>,
+    /// Their routes by node; `None` until they are needed.
+    routes: Option<Vec<Route>>,
     /// The alternates that are set; at most one per route that babeld lost in the last 3 s.
     set: BTreeMap<Ipv6Net, NextHop>,
     /// The ranges of revoked nodes, to which nothing is sent.
@@ -32,8 +34,8 @@ pub(super) struct AlternateRoutes {
 }
 
 impl AlternateRoutes {
-    pub(super) fn set_routes(&mut self, routes: Vec<Route>) {
-        (self.routes, self.is_sorted) = (routes, false);
+    pub(super) fn set_table(&mut self, table: Arc<BabelTable>) {
+        (self.table, self.routes) = (table, None);
     }
 
     pub(super) fn block(&mut self, range: Destination) {
@@ -50,19 +52,21 @@ impl AlternateRoutes {
 
     /// Returns the nodes to which babeld has installed a route that leads somewhere.
     pub(super) fn installed(&self) -> impl Iterator<Item = Prefix> {
-        let routes = self.routes.iter();
+        let routes = self.table.routes.iter();
         let installed = routes.filter(|route| route.installed && route.metric != INFINITY);
         installed.map(|route| route.node)
     }
 
     /// Returns all known routes to a node.
     fn routes_to(&mut self, node: Prefix) -> &[Route] {
-        if !std::mem::replace(&mut self.is_sorted, true) {
-            self.routes.sort_unstable_by_key(|route| route.node);
-        }
-        let start = self.routes.partition_point(|route| route.node < node);
-        let end = self.routes.partition_point(|route| route.node <= node);
-        self.routes.get(start..end).unwrap_or_default()
+        let routes = self.routes.get_or_insert_with(|| {
+            let mut routes = self.table.routes.clone();
+            routes.sort_unstable_by_key(|route| route.node);
+            routes
+        });
+        let start = routes.partition_point(|route| route.node < node);
+        let end = routes.partition_point(|route| route.node <= node);
+        routes.get(start..end).unwrap_or_default()
     }
 }
 

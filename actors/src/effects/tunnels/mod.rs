@@ -380,7 +380,7 @@ impl Handler<RoutesRead> for Tunnels {
         let neighbours = read.table.iter().flat_map(|table| &table.neighbours);
         let heard = neighbours.filter(|neighbour| neighbour.reach & LATEST_HELLOS != 0);
         *self.common.heard.borrow_mut() = heard.map(|neighbour| neighbour.slot).collect();
-        self.routes = read.table.map(Arc::new);
+        self.routes = read.table;
         self.restart_lock.note_table(self.routes.clone());
     }
 }

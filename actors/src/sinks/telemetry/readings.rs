@@ -107,7 +107,7 @@ impl Snapshot {
         self.nodes_known = length(known.len());
         self.nodes_reachable = length(reachable.len());
         (self.routes_installed, self.routes_unreachable) = (installed, unreachable);
-        self.babel = Some(Arc::new(table));
+        self.babel = Some(table);
     }
 
     /// Counts a call to the registry, and records its result.

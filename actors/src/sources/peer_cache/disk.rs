@@ -5,6 +5,7 @@
 
 use super::directory::{Changes, MAX_PEERS, Row};
 use crate::messages::PeerSource;
+use fault_points::fault;
 use files::Access;
 use membership::node_names::{CertifiedName, MAX_NAMES, NameChanges};
 use policies::names::{Endpoint, InvalidName, Prefix};
@@ -139,7 +140,9 @@ impl Disk {
                 )?,
             };
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        fault!("store peers");
+        Ok(())
     }
 
     /// Reads the names of nodes. Rows that cannot be parsed are skipped.

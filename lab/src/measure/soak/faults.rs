@@ -1,7 +1,7 @@
 //! Kills children of nodes, and sums up what each kind of kill cost.
 
 use crate::{
-    Lab,
+    Lab, Node,
     pinger::{Pinger, all_pairs},
     progress::{progress, seconds},
 };
@@ -60,9 +60,8 @@ fn kind(name: &str) -> &str {
     }
 }
 
-/// Kills a random child of a random node with SIGKILL, and returns its kind.
-pub(super) fn kill_random_child(lab: &Lab, rng: &mut Rng) -> Result<String> {
-    let node = lab.node(rng.usize(..lab.nodes().len()))?;
+/// Chooses a random child of a node; returns its name in `warren status`, and its pid.
+pub(crate) fn choose_child(node: &Node, rng: &mut Rng) -> Result<(String, Pid)> {
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     let running: Vec<_> = status
         .processes
@@ -72,10 +71,17 @@ pub(super) fn kill_random_child(lab: &Lab, rng: &mut Rng) -> Result<String> {
     let (name, pid) = running
         .get(rng.usize(..running.len().max(1)))
         .with_context(|| node.describe("has no child"))?;
+    Ok((name.clone(), Pid::from_raw(i32::try_from(*pid)?)))
+}
+
+/// Kills a random child of a random node with SIGKILL, and returns its kind.
+pub(super) fn kill_random_child(lab: &Lab, rng: &mut Rng) -> Result<String> {
+    let node = lab.node(rng.usize(..lab.nodes().len()))?;
+    let (name, pid) = choose_child(node, rng)?;
     progress(format!("killing {name} of node {}", node.index()));
     // A child that has exited meanwhile needs no signal.
-    kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL).ok();
-    Ok(kind(name).to_owned())
+    kill(pid, Signal::SIGKILL).ok();
+    Ok(kind(&name).to_owned())
 }
 
 /// Sums up, by kind, the gaps of the pairs that each fault hit.

@@ -11,6 +11,7 @@ use crate::{
     planner::{Planner, PlannerSettings},
     units::Uptime,
 };
+use std::sync::Arc;
 
 pub(super) fn peer(number: u32) -> Prefix {
     Prefix::new(number, 16).unwrap()
@@ -104,7 +105,7 @@ pub(super) fn observation(
     Observation {
         at: Uptime::from_secs(at),
         links,
-        babel,
+        babel: babel.map(Arc::new),
         candidates,
         free_slots,
         ..Observation::default()

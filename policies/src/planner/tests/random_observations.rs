@@ -13,7 +13,7 @@ use crate::{
     units::Uptime,
 };
 use proptest::prelude::*;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 const PINNED: u32 = 3;
 const WANTED: u16 = 3;
@@ -120,9 +120,9 @@ fn observations() -> impl Strategy<Value = Observation> {
         Observation {
             at: Uptime::from_secs(2_000),
             links,
-            babel: routes.map(|routes| BabelTable {
-                neighbours: Vec::new(),
-                routes,
+            babel: routes.map(|routes| {
+                let neighbours = Vec::new();
+                BabelTable { neighbours, routes }.into()
             }),
             probes: Vec::new(),
             candidate_rtts,
@@ -279,7 +279,7 @@ proptest! {
         reversed.free_slots.reverse();
         reversed.candidate_rtts.reverse();
         reversed.views.reverse();
-        reversed.babel.iter_mut().for_each(|table| table.routes.reverse());
+        reversed.babel.iter_mut().for_each(|table| Arc::make_mut(table).routes.reverse());
         let only_plans = |observation: &Observation| -> Vec<Plan> {
             plans(observation, seed).into_iter().map(|(_, plan)| plan).collect()
         };

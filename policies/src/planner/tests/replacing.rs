@@ -13,7 +13,7 @@ use crate::{
     planner::{Plan, Planner, PlannerSettings},
     units::Uptime,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 const AT: u64 = 10_000;
 
@@ -307,7 +307,7 @@ fn a_lossy_tunnel_that_is_the_only_route_or_pinned_or_young_stays() {
     let mut only = observation();
     only.babel
         .iter_mut()
-        .for_each(|table| table.routes.push(route(9, least, true, 96)));
+        .for_each(|table| Arc::make_mut(table).routes.push(route(9, least, true, 96)));
     assert_eq!(drained(planner(1, &[]), &only), 0, "the only route");
     let mut young = observation();
     let born = Uptime::from_secs(AT);

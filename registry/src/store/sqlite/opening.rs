@@ -54,12 +54,12 @@ impl Sqlite {
         let mut connection = Connection::open(path).map_err(database.failure("open it"))?;
         connection
             .busy_timeout(BUSY_TIMEOUT)
-            .map_err(database.failure("set it up"))?;
+            .map_err(database.failure("set it up with its -wal and -shm files"))?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;",
             )
-            .map_err(database.failure("set it up"))?;
+            .map_err(database.failure("set it up with its -wal and -shm files"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
         let missing = missing_migrations(&connection, &database)?;
         if !missing.is_empty() {

@@ -98,12 +98,12 @@ pub(super) fn routes(metric: u16) -> RoutesRead {
     };
     RoutesRead {
         at: NOW,
-        table: Some(BabelTable {
+        table: Some(Arc::new(BabelTable {
             neighbours: vec![],
             routes: vec![route],
-        }),
+        })),
         exit_routes: ExitRoutes::default(),
-        claims: Vec::new(),
+        claims: Arc::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     },
     Granted, Keeper, LEASE, LeaseError, Mappings,
 };
+use fault_points::fault;
 use policies::units::Uptime;
 use std::time::Duration;
 use wire::errors::Chain;
@@ -148,12 +149,15 @@ async fn remove<G: Gateway>(gateway: &G, mappings: Vec<Mapping>, effort: Effort)
             continue;
         }
         match gateway.remove(mapping).await {
-            Ok(()) => tracing::info!(
-                transport = %mapping.transport,
-                external_port = mapping.external_port,
-                %protocol,
-                "port mapping removed"
-            ),
+            Ok(()) => {
+                fault!("remove a port mapping");
+                tracing::info!(
+                    transport = %mapping.transport,
+                    external_port = mapping.external_port,
+                    %protocol,
+                    "port mapping removed"
+                );
+            }
             Err(error) => {
                 left.push(mapping);
                 failure = Some(error);

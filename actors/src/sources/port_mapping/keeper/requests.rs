@@ -8,6 +8,7 @@ use super::{
     },
     Granted, Keeper, LEASE, LeaseError,
 };
+use fault_points::fault;
 use policies::{names::Transport, units::Uptime};
 use std::{
     collections::BTreeMap,
@@ -194,6 +195,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             Err(GatewayError::Ambiguous { .. }) => gateway.add(mapping, None, &description).await,
             result => result,
         };
+        fault!("map a port");
         granted.and_then(|grant| {
             if grant.lease.is_some_and(|lease| lease.is_zero()) {
                 return Err(GatewayError::Failed {

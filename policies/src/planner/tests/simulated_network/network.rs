@@ -151,7 +151,7 @@ impl Network {
         Observation {
             at: self.now,
             links,
-            babel: Some(table),
+            babel: Some(table.into()),
             candidates: (0..self.planners.len()).map(candidate).collect(),
             free_slots: slots.filter(|slot| !taken.contains(slot)).collect(),
             ..Observation::default()
