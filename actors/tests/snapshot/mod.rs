@@ -171,7 +171,12 @@ fn decided(at: Uptime) -> Decided {
 /// Sends the messages of a node with one tunnel in each direction, one closed tunnel, three decisions, a lease and so on.
 pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     let (slot, peer) = (Slot::Dialling(1), prefix(8));
-    telemetry.do_send(TunnelOpened { at, slot, peer });
+    telemetry.do_send(TunnelOpened {
+        at,
+        is_up: false,
+        slot,
+        peer,
+    });
     let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
     telemetry.do_send(TunnelClosed {
         at,
@@ -183,6 +188,7 @@ pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     });
     telemetry.do_send(TunnelOpened {
         at,
+        is_up: false,
         slot: DIALLED,
         peer: prefix(9),
     });

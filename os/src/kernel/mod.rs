@@ -31,6 +31,7 @@ mod rules;
 mod slots;
 mod sweep;
 mod sysctl;
+mod takeover;
 mod tun;
 mod underlay;
 
