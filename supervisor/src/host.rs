@@ -1,7 +1,7 @@
 //! Prepares the host: checks that programs, users and ports are available, removes what an earlier daemon left, and
 //! creates links, addresses and routes.
 
-use crate::{actor_settings::dialling_slots, errors::StartError, identity::NodeIdentity};
+use crate::{errors::StartError, identity::NodeIdentity};
 use config::{ChildUser, Settings, paths::Paths};
 use files::Access;
 use os::{
@@ -319,7 +319,7 @@ pub async fn prepare(
     }
     kernel.join_host(identity.network, identity.me).await?;
     let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);
-    let existing = u16::try_from(dialling_slots(kernel).len()).unwrap_or(u16::MAX);
+    let existing = u16::try_from(kernel.dialling_slots().len()).unwrap_or(u16::MAX);
     kernel
         .make_dialling_slots(existing..count.max(existing), identity.me, uid)
         .await?;

@@ -124,7 +124,7 @@ impl<'a> Wiring<'a> {
         (connections, babeld_process): (Connections, BabeldProcess),
     ) -> Self {
         let Environment { store, kernel, .. } = environment;
-        store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
+        store.tunnels.borrow_mut().dialling_slots = kernel.dialling_slots();
         let links = LinkOrderQueue::new(LinkOrderDeps {
             kernel: (*kernel).clone(),
             sender: environment.babel_socket.clone(),

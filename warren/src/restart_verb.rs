@@ -14,7 +14,7 @@ use wire::control::{RESTART_PATH, STATUS_PATH, StatusDocument};
 
 /// The HTTP status of a daemon that was not restarted.
 const NOT_RESTARTED: u16 = 409;
-/// Longest wait until the daemon has begun to restart. It waits itself for tunnels that open or close.
+/// Longest wait until the daemon restarts. It waits itself for tunnels that open or close.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the restarted daemon.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

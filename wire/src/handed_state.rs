@@ -24,7 +24,7 @@ const FIRST_DESCRIPTOR: i32 = 3;
 /// All that is handed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedState {
-    /// [`VERSION`].
+    /// The version of the document: [`VERSION`].
     pub version: u32,
     /// The version of the software that wrote it.
     pub software: String,
@@ -32,7 +32,7 @@ pub struct HandedState {
     pub written_at_ms: u64,
     /// The descriptor of the locked pid file.
     pub lock: i32,
-    /// babeld.
+    /// The process of babeld.
     pub babeld: HandedProcess,
     /// The servers, with their clients.
     pub servers: Vec<HandedServer>,
@@ -53,7 +53,7 @@ pub struct HandedState {
 /// A child process that is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedProcess {
-    /// The pid.
+    /// The process id.
     pub pid: u32,
     /// The start time in clock ticks after boot (proc_pid_stat(5), field 22).
     pub start_time: u64,
@@ -74,21 +74,21 @@ pub struct HandedProcess {
 /// A server and its clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedServer {
-    /// The transport.
+    /// The server's transport.
     #[serde(with = "text::one")]
     pub transport: Transport,
     /// When it read its certificates and keys.
     pub started_at_ms: u64,
-    /// The process.
+    /// The OpenVPN process.
     pub process: HandedProcess,
-    /// The clients.
+    /// Its admitted clients.
     pub clients: Vec<HandedClient>,
 }
 
 /// A client of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedClient {
-    /// The tunnel.
+    /// Slot, peer and times.
     pub tunnel: HandedTunnel,
     /// OpenVPN's number of the client.
     pub client: u64,
@@ -101,20 +101,20 @@ pub struct HandedClient {
 /// A dialled tunnel that is up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedDial {
-    /// The tunnel.
+    /// Slot, peer and times.
     pub tunnel: HandedTunnel,
     /// Whether the second `tls-crypt` key is used.
     pub uses_other_key: bool,
     /// When the process read its certificates and keys.
     pub started_at_ms: u64,
-    /// The process.
+    /// The OpenVPN process.
     pub process: HandedProcess,
 }
 
-/// One tunnel.
+/// One tunnel, dialled or accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedTunnel {
-    /// The slot.
+    /// The slot's name.
     #[serde(with = "text::one")]
     pub slot: Slot,
     /// The peer, as its certificate names it.
@@ -136,7 +136,7 @@ pub struct HandedEndpoint(#[serde(with = "text::one")] pub Endpoint);
 /// A slot on which no tunnel is opened yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoolingSlot {
-    /// The slot.
+    /// The slot's name.
     #[serde(with = "text::one")]
     pub slot: Slot,
     /// The moment from which on it can be used.

@@ -27,7 +27,7 @@ const AFTERMATH: Duration = Duration::from_secs(10);
 /// What was sent and lost in one part of the measurement.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Losses {
-    /// Seconds.
+    /// Length of this part.
     seconds: f64,
     /// Pings between all pairs, 100 a second and pair.
     pings_sent: u64,

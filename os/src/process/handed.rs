@@ -7,7 +7,7 @@ use std::io;
 /// A running child of this process, and what its output is read from.
 #[derive(Debug)]
 pub struct HandedChild {
-    /// The pid.
+    /// The process id.
     pub pid: u32,
     /// The start time in clock ticks after boot (proc_pid_stat(5), field 22).
     pub start_time: u64,
@@ -21,13 +21,13 @@ pub enum AdoptError {
     /// The process has exited, or the pid belongs to another process by now.
     #[error("process {pid} is not the child that was handed over")]
     OtherProcess {
-        /// The pid.
+        /// The process id.
         pid: u32,
     },
     /// A descriptor cannot be used.
     #[error("the output of process {pid} cannot be read")]
     Input {
-        /// The pid.
+        /// The process id.
         pid: u32,
         /// The system's error.
         #[source]

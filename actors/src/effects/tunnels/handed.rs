@@ -20,7 +20,7 @@ pub type Handed<T> = (T, HandedChild);
 /// The tunnels that an earlier program of this process has handed over.
 #[derive(Debug, Default)]
 pub struct HandedTunnels {
-    /// The servers.
+    /// The servers, with their clients.
     pub servers: Vec<Handed<HandedServer>>,
     /// The dialled tunnels.
     pub dials: Vec<Handed<HandedDial>>,
@@ -185,7 +185,7 @@ impl Tunnels {
         self.common.is_shutting_down() || self.connections.0.borrow().is_handing_over
     }
 
-    /// Goes on with the tunnels that were handed over. A process that is lost is started again by the usual ways.
+    /// Goes on with the tunnels that were handed over. A process that is lost is started again as after any exit.
     pub(super) fn take_over(&mut self) {
         let Some(handed) = self.connections.0.borrow_mut().handed.take() else {
             return;
