@@ -177,12 +177,14 @@ pub struct Ordered {
     pub order: Order,
 }
 
-/// A dial started, or a server accepted a client; no frame has passed yet.
+/// A dial started, or a server accepted a client, and no frame has passed yet; or the daemon took over a tunnel at its start.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct TunnelOpened {
-    /// When it happened.
+    /// When it happened; of a tunnel that was taken over, when it came up.
     pub at: Uptime,
+    /// Whether the tunnel was taken over, and is up.
+    pub is_up: bool,
     /// The slot of the tunnel.
     pub slot: Slot,
     /// The prefix of the node at the other end.

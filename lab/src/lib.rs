@@ -58,6 +58,7 @@ pub mod nat_router;
 pub mod netns;
 pub mod network;
 pub mod node;
+pub mod packet_stream;
 pub mod ping_record;
 pub mod pinger;
 pub mod proc_files;

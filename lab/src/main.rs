@@ -126,6 +126,18 @@ enum Measurement {
         #[arg(long, default_value_t = 3)]
         stops: usize,
     },
+    /// Packets lost while daemons are restarted in place, and while one stands still.
+    Restart {
+        /// Number of nodes.
+        #[arg(long, default_value_t = 4)]
+        nodes: usize,
+        /// Restarts of each node.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Length of the standstill.
+        #[arg(long, default_value_t = 60)]
+        freeze_seconds: u64,
+    },
     /// Certificates that one token yields if many clients claim at once.
     ClaimRace {
         /// Claims at the same time.
@@ -285,6 +297,11 @@ impl Measurement {
                 seconds,
                 metered,
             } => to_json(measure::idle::measure(nodes, seconds, metered)?),
+            Self::Restart {
+                nodes,
+                rounds,
+                freeze_seconds,
+            } => to_json(measure::restart::measure(nodes, rounds, freeze_seconds)?),
             Self::Drain { closings, stops } => to_json(measure::drain::measure(closings, stops)?),
             Self::ClaimRace { claims, rounds } => {
                 to_json(measure::claim_race::measure(claims, rounds)?)

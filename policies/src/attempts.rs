@@ -55,6 +55,16 @@ impl Attempts {
         })
     }
 
+    /// The attempts of a dial that has succeeded with this one.
+    pub fn succeeded(current: Attempt) -> Self {
+        Self {
+            current,
+            untried: VecDeque::new(),
+            is_patient: true,
+            unanswered_since: None,
+        }
+    }
+
     /// Returns the attempt that is being made.
     pub fn current(&self) -> Attempt {
         self.current

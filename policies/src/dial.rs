@@ -63,6 +63,14 @@ pub struct DialProgress {
 }
 
 impl DialProgress {
+    /// The progress of a dial whose tunnel is up.
+    pub fn up() -> Self {
+        Self {
+            was_up: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns whether the tunnel was ever up.
     pub fn was_up(&self) -> bool {
         self.was_up

@@ -27,18 +27,23 @@ pub struct Limits {
     pub silence: Option<Duration>,
 }
 
+impl Limits {
+    /// The limits of law 5.
+    pub const DEFAULT: Self = Self {
+        start: Duration::from_secs(30),
+        stop: Duration::from_secs(2),
+        back_off_from: Duration::from_millis(500),
+        back_off_to: Duration::from_secs(60),
+        settle: Duration::from_secs(10),
+        forgive: Duration::from_secs(120),
+        starts_a_minute: 10,
+        silence: None,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            start: Duration::from_secs(30),
-            stop: Duration::from_secs(2),
-            back_off_from: Duration::from_millis(500),
-            back_off_to: Duration::from_secs(60),
-            settle: Duration::from_secs(10),
-            forgive: Duration::from_secs(120),
-            starts_a_minute: 10,
-            silence: None,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -154,6 +159,17 @@ impl Life {
             heard_at: Uptime::default(),
             ticked_at: Uptime::default(),
             rng: Rng::new(seed),
+        }
+    }
+
+    /// A child that is wanted, and has been up since `since`.
+    pub fn running(limits: Limits, seed: u64, since: Uptime, now: Uptime) -> Self {
+        Self {
+            state: State::Up { since },
+            wanted: true,
+            heard_at: now,
+            ticked_at: now,
+            ..Self::new(limits, seed)
         }
     }
 

@@ -58,6 +58,11 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// Returns whether all revocations are completed.
+    pub fn is_completed(&self) -> bool {
+        self.draining.is_empty() && self.blocked.is_empty()
+    }
+
     /// Takes notice of revoked certificates.
     pub fn on_revoked(
         &mut self,

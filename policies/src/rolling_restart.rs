@@ -123,6 +123,16 @@ impl RollingRestart {
         }
     }
 
+    /// Returns the moment from which on outdated processes restart even if they cannot be drained.
+    pub fn forced_at(&self) -> Option<Uptime> {
+        self.force_at
+    }
+
+    /// Returns whether tunnels drain so that their processes can restart.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
     /// Returns whether a server that started at that moment runs with old files.
     pub fn is_server_outdated(&self, started_at: Uptime) -> bool {
         started_at < self.servers_outdated_before

@@ -38,10 +38,7 @@ use os::{
     kernel::{Kernel, has_ipv6},
     route_check::has_route,
 };
-use policies::{
-    names::{Role, Slot, Transport},
-    probe::ProbePace,
-};
+use policies::{names::Transport, probe::ProbePace};
 use std::{net::SocketAddrV6, rc::Rc};
 use wire::{
     babel::{BabelConfig, MacKey},
@@ -186,12 +183,6 @@ pub(crate) fn candidate_prober(environment: &Environment<'_>) -> CandidateProber
         is_metered: environment.settings.metered,
         ..CandidateProberSettings::from_network(identity.me, &identity.document)
     }
-}
-
-/// Returns the dialling slots.
-pub(crate) fn dialling_slots(kernel: &Kernel) -> Vec<Slot> {
-    let slots = kernel.slots().into_iter();
-    slots.filter(|slot| slot.role() == Role::Dialled).collect()
 }
 
 pub(crate) fn prober(environment: &Environment<'_>) -> ProberSettings {

@@ -293,7 +293,8 @@ fn kill_leftovers(paths: &Paths) -> usize {
         .count()
 }
 
-/// Removes what an earlier daemon left, and creates the links, addresses and routes of the node.
+/// Removes what an earlier daemon left, and creates the links, addresses and routes of the node. If its children were handed over
+/// (`is_handed_over`), it keeps what there is, and creates what is missing.
 ///
 /// # Errors
 ///
@@ -304,20 +305,26 @@ pub async fn prepare(
     identity: &NodeIdentity,
     settings: &Settings,
     paths: &Paths,
+    is_handed_over: bool,
 ) -> Result<(), StartError> {
-    let Leftovers { processes, swept } = remove_leftovers(kernel, paths).await?;
-    if processes > 0 || swept != Swept::default() {
-        tracing::info!(processes, ?swept, "removed what an earlier daemon had left");
-    }
-    check_ports(&host.servers)?;
     let Rights { uid, gid, .. } = host.openvpn_rights;
+    if is_handed_over {
+        kernel.take_over(uid, &paths.sysctls()).await?;
+    } else {
+        let Leftovers { processes, swept } = remove_leftovers(kernel, paths).await?;
+        if processes > 0 || swept != Swept::default() {
+            tracing::info!(processes, ?swept, "removed what an earlier daemon had left");
+        }
+        check_ports(&host.servers)?;
+        kernel.apply_host_settings(&paths.sysctls())?;
+    }
     let node = kernel::make_tun_node(&paths.tun_node(), uid, gid)?;
     host.tun_node = (node != Path::new("/dev/net/tun")).then_some(node);
-    kernel.apply_host_settings(&paths.sysctls())?;
     kernel.join_host(identity.network, identity.me).await?;
     let count = host.max_dialling_slots().min(FIRST_DIALLING_SLOTS);
+    let existing = u16::try_from(kernel.dialling_slots().len()).unwrap_or(u16::MAX);
     kernel
-        .make_dialling_slots(0..count, identity.me, uid)
+        .make_dialling_slots(existing..count.max(existing), identity.me, uid)
         .await?;
     if host.max_accepted == 0 || kernel.accepting_kind().await.is_none() {
         host.servers.clear();
@@ -326,7 +333,8 @@ pub async fn prepare(
         host.further_ports = FurtherPorts::reserve(settings);
     }
     filter_packets(host, kernel, settings);
-    for (transport, _) in &host.servers {
+    let servers = host.servers.iter();
+    for (transport, _) in servers.filter(|(transport, _)| !kernel.has_server_tap(*transport)) {
         kernel.make_server_tap(*transport, uid).await?;
     }
     if let Some(ipv4) = identity.document.payload4() {

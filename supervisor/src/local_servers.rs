@@ -3,7 +3,7 @@
 use crate::host::Host;
 use actix_web::dev::ServerHandle;
 use actors::sinks::{
-    control::{self, ReloadRequest},
+    control::{self, DaemonRequest},
     exporter::{self, ExporterError, Listen},
     telemetry::Published,
 };
@@ -13,8 +13,11 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
-/// Requests to reload the configuration that wait while one is carried out.
-const MAX_WAITING_RELOADS: usize = 4;
+/// Requests of root that wait while one is carried out.
+const MAX_WAITING_REQUESTS: usize = 4;
+
+/// The receiver of root's requests.
+pub(crate) type Requests = mpsc::Receiver<DaemonRequest>;
 
 /// The servers of metrics, whose addresses can be changed.
 pub(crate) struct MetricsServer {
@@ -99,13 +102,13 @@ impl MetricsServer {
     }
 }
 
-/// Serves the control socket. Returns the receiver of the requests to reload the configuration.
+/// Serves the control socket. Returns the receiver of root's requests.
 pub(crate) fn serve_control(
     host: &Host,
     paths: &Paths,
     clock: &Clock,
     published: &Published,
-) -> mpsc::Receiver<ReloadRequest> {
+) -> Requests {
     let group = nix::unistd::Group::from_name("warren")
         .ok()
         .flatten()
@@ -115,12 +118,12 @@ pub(crate) fn serve_control(
         group,
         rejected_uids: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
     };
-    let (requests, reloads) = mpsc::channel(MAX_WAITING_RELOADS);
+    let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
     match control::serve(access, clock.clone(), published.clone(), requests) {
         Ok(server) => drop(actix_rt::spawn(server)),
         Err(error) => {
             tracing::error!(error = %Chain(&error), "the control socket is not served; warren status and the like do not work")
         }
     }
-    reloads
+    received
 }

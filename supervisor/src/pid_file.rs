@@ -21,6 +21,20 @@ pub fn lock(paths: &Paths) -> Result<Flock<File>, StartError> {
         source,
     };
     let file = files::open_or_create(&path, Access::ours(0o644)).map_err(failed)?;
+    lock_file(paths, file)
+}
+
+/// As [`lock`], with the pid file that an earlier program of this process has opened, and locked already.
+///
+/// # Errors
+///
+/// As [`lock`].
+pub(crate) fn lock_file(paths: &Paths, file: File) -> Result<Flock<File>, StartError> {
+    let path = paths.pid_file();
+    let failed = |source| StartError::Folder {
+        path: path.clone(),
+        source,
+    };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             lock.set_len(0)

@@ -15,7 +15,10 @@ use actix::Recipient;
 use actors::{
     live_settings::{LocalLimits, Mode, SharedLiveSettings},
     messages::SettingsChanged,
-    sinks::{control::ReloadRequest, exporter::ExporterError},
+    sinks::{
+        control::{DaemonRequest, RestartRequest},
+        exporter::ExporterError,
+    },
 };
 use config::{Effect, KEYS, Settings, paths::Paths};
 use futures_util::StreamExt;
@@ -101,29 +104,30 @@ impl Reloader {
         }
     }
 
-    /// Reloads the configuration whenever SIGHUP or a request arrives; returns at another signal.
+    /// Reloads the configuration whenever SIGHUP or a request arrives. Returns at another signal, or with a request to restart.
     pub(crate) async fn serve_until_stopped(
         &mut self,
         signals: &mut signal_hook_tokio::Signals,
-        requests: &mut mpsc::Receiver<ReloadRequest>,
+        requests: &mut mpsc::Receiver<DaemonRequest>,
         is_ready: &Cell<bool>,
-    ) {
+    ) -> Option<RestartRequest> {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(SIGHUP) => drop(self.reload(is_ready).await),
-                    Some(_) | None => return,
+                    Some(_) | None => return None,
                 },
-                Some(request) = requests.recv() => {
+                Some(request) = requests.recv() => match request {
                     // The client may have gone away.
-                    let _ = request.send(self.reload(is_ready).await);
+                    DaemonRequest::Reload(request) => drop(request.send(self.reload(is_ready).await)),
+                    DaemonRequest::Restart(request) => return Some(request),
                 }
             }
         }
     }
 
     /// Reloads the configuration, and reports the outcome to systemd and in the log.
-    async fn reload(&mut self, is_ready: &Cell<bool>) -> Result<ReloadDocument, String> {
+    pub(crate) async fn reload(&mut self, is_ready: &Cell<bool>) -> Result<ReloadDocument, String> {
         service_manager::report_reload(is_ready);
         let outcome = self.apply().await;
         service_manager::report_reloaded(is_ready);
@@ -140,7 +144,8 @@ impl Reloader {
         }
     }
 
-    async fn apply(&mut self) -> Result<ReloadDocument, ReloadError> {
+    /// Reads the configuration, and checks that this node could be started with it.
+    fn read(&self) -> Result<(Settings, Host), ReloadError> {
         let new = config::load(&self.command_line.config_file).map_err(StartError::from)?;
         let identity = NodeIdentity::read(&self.paths)?;
         let (me, network) = self.identity;
@@ -153,6 +158,17 @@ impl Reloader {
         }
         // Finds programs and users that are missing, which would prevent a restart.
         let wanted = host::inspect(&new, &identity)?;
+        Ok((new, wanted))
+    }
+
+    /// Returns why this node could not be started with the present configuration, in one line.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let read = self.read().map(drop);
+        read.map_err(|error| Chain(&error).to_string().replace('\n', "; "))
+    }
+
+    async fn apply(&mut self) -> Result<ReloadDocument, ReloadError> {
+        let (new, wanted) = self.read()?;
         self.metrics
             .move_to(&new.metrics)
             .await

@@ -3,14 +3,19 @@
 use crate::{
     actor_settings::{Environment, document_files, live_settings},
     errors::StartError,
-    fetch_network, host,
+    fetch_network,
+    graph::Graph,
+    handed::{self, Handed},
+    host,
     identity::{NodeIdentity, read_credentials},
-    local_servers::{MetricsServer, serve_control},
+    local_servers::{MetricsServer, Requests, serve_control},
     logging::{self, LogFilter},
     moved_files, open_files, pid_file,
     reload::{CommandLine, Reloader},
-    renew_expired, service_manager, shutdown,
-    wiring::{self, ACTORS, Graph},
+    renew_expired,
+    restart::Restart,
+    service_manager, shutdown,
+    wiring::{self, ACTORS},
 };
 pub use actors::live_settings::Mode;
 use actors::{
@@ -20,20 +25,22 @@ use actors::{
 };
 use arc_swap::ArcSwap;
 use config::{Settings, paths::Paths};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use membership::{
     credentials::SharedServerTls,
     documents::{CurrentDocuments, DocumentStore, PrivateEndpoints, UpdateOutcome},
     peer_api::{PeerApiClient, PeerApiSettings, SharedNodeDocument},
     registry_api::RegistryApiClient,
 };
+use nix::fcntl::Flock;
 use os::{
     babel_socket::BabelSocket,
     clock::Clock,
     kernel::{Kernel, UplinkAddress},
+    process::reexec::Invocation,
 };
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use std::{cell::Cell, path::Path, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, fs::File, path::Path, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
 use wire::errors::Chain;
 use wire::peer::NodeDocument;
 
@@ -46,6 +53,12 @@ struct Program {
     revision: &'static str,
     command_line: CommandLine,
     log: LogFilter,
+    /// How to execute the program again.
+    invocation: Invocation,
+    /// The locked pid file.
+    lock: Flock<File>,
+    /// What an earlier program of this process has handed over.
+    handed: Option<Handed>,
 }
 
 /// Runs the node with the configuration `config_file` until SIGTERM or SIGINT. `format` is that of log lines, and
@@ -67,8 +80,16 @@ pub fn run(
     let _ = rustls::crypto::ring::default_provider().install_default();
     host::check_root()?;
     open_files::raise_limit()?;
+    let invocation = Invocation::of_this_process().map_err(|source| StartError::Runtime {
+        doing: "find the path of this program",
+        source,
+    })?;
     host::create_folders(paths)?;
-    let _lock = pid_file::lock(paths)?;
+    let mut handed = handed::take();
+    let lock = match handed.as_mut().map(|handed| handed.lock.try_clone()) {
+        Some(Ok(file)) => pid_file::lock_file(paths, file)?,
+        Some(Err(_)) | None => pid_file::lock(paths)?,
+    };
     moved_files::move_files(paths)?;
     let system = actix::System::new();
     system.runtime().spawn(log.clone().report_dropped_lines());
@@ -80,6 +101,9 @@ pub fn run(
         revision,
         command_line,
         log,
+        invocation,
+        lock,
+        handed,
     };
     system.block_on(run_node(settings, paths.clone(), program))
 }
@@ -181,10 +205,28 @@ fn node_document(settings: &Settings, identity: &NodeIdentity) -> SharedNodeDocu
     }))
 }
 
+/// Creates the store of a node that knows its documents, and nothing else.
+fn create_store(
+    identity: &NodeIdentity,
+    paths: &Paths,
+    (settings, live): (&Settings, LiveSettings),
+    host: &host::Host,
+    clock: &Clock,
+) -> Result<Store, StartError> {
+    Ok(Store {
+        documents: load_documents(identity, paths)?,
+        node_document: node_document(settings, identity),
+        settings: Arc::new(ArcSwap::from_pointee(live)),
+        is_transit_blocked: Rc::new(Cell::new(host.is_transit_blocked)),
+        has_ipv4_overlap: Rc::new(Cell::new(host.has_ipv4_overlap)),
+        ..Store::new(clock.clone(), identity.me)
+    })
+}
+
 async fn run_node(
     settings: Settings,
     paths: Paths,
-    program: Program,
+    mut program: Program,
 ) -> Result<ExitCode, StartError> {
     let doing = |doing| move |source| StartError::Runtime { doing, source };
     let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -196,21 +238,23 @@ async fn run_node(
     };
     let clock = Clock::boottime();
     let kernel = Kernel::open(paths.root())?;
-    host::prepare(&mut host, &kernel, &identity, &settings, &paths).await?;
+    let is_handed_over = program.handed.is_some();
+    host::prepare(
+        &mut host,
+        &kernel,
+        &identity,
+        &settings,
+        &paths,
+        is_handed_over,
+    )
+    .await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
     let published = publish(&identity, program.revision, &live, &host, &clock);
     let metrics = MetricsServer::start(&settings.metrics, &clock, &published);
-    let mut reload_requests = serve_control(&host, &paths, &clock, &published);
+    let requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
-    let store = Store {
-        documents: load_documents(&identity, &paths)?,
-        node_document: node_document(&settings, &identity),
-        settings: Arc::new(ArcSwap::from_pointee(live)),
-        is_transit_blocked: Rc::new(Cell::new(host.is_transit_blocked)),
-        has_ipv4_overlap: Rc::new(Cell::new(host.has_ipv4_overlap)),
-        ..Store::new(clock.clone(), identity.me)
-    };
+    let store = create_store(&identity, &paths, (&settings, live), &host, &clock)?;
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
     let private = private_endpoints(&settings, store.documents.clone(), &kernel, &registry).await?;
     let peers = PeerApiClient::new(&peer_api_settings(&identity, &store), &credentials)?;
@@ -230,20 +274,66 @@ async fn run_node(
         registry,
         private,
     };
-    let graph = wiring::wire(&environment);
+    let graph = wiring::wire(
+        &environment,
+        handed::processes(program.handed.take(), &clock),
+    );
     tracing::info!(prefix = %identity.me, address = %identity.network.node_address(identity.me), "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
-    let is_ready = Cell::new(false);
-    let (command_line, log) = (program.command_line, program.log);
-    let readers = &graph.settings_readers;
-    let mut reloader = Reloader::new(command_line, &environment, readers, metrics, log);
-    tokio::select! {
-        () = service_manager::report(&graph, &published, &host.servers, &is_ready) => {}
-        () = reloader.serve_until_stopped(&mut signals, &mut reload_requests, &is_ready) => {}
-    }
-    service_manager::report_stop(&is_ready);
+    let servers = (metrics, requests);
+    serve_until_stopped(&environment, &graph, program, servers, &mut signals).await;
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reports how the node does, reloads its configuration, and restarts the daemon in place, until a signal asks it to stop.
+async fn serve_until_stopped(
+    environment: &Environment<'_>,
+    graph: &Graph,
+    program: Program,
+    (metrics, mut requests): (MetricsServer, Requests),
+    signals: &mut signal_hook_tokio::Signals,
+) {
+    let (command_line, log) = (program.command_line, program.log);
+    let readers = &graph.settings_readers;
+    let mut reloader = Reloader::new(command_line, environment, readers, metrics, log);
+    let restart = Restart {
+        graph,
+        clock: &environment.store.clock,
+        lock: &program.lock,
+        invocation: &program.invocation,
+    };
+    let is_ready = Cell::new(false);
+    let (published, servers) = (&environment.published, &environment.host.servers);
+    loop {
+        let request = tokio::select! {
+            () = service_manager::report(graph, published, servers, &is_ready) => None,
+            request = reloader.serve_until_stopped(signals, &mut requests, &is_ready) => request,
+        };
+        let Some(request) = request else { break };
+        let mut signal = None;
+        let reason = match reloader.check() {
+            Ok(()) => {
+                let report = || service_manager::report_reload(&is_ready);
+                let is_interrupted = || {
+                    signal = signal.or(signals.next().now_or_never().flatten());
+                    signal.is_some()
+                };
+                Chain(&restart.run(report, is_interrupted).await).to_string()
+            }
+            Err(reason) => reason,
+        };
+        service_manager::report_reloaded(&is_ready);
+        tracing::error!("daemon not restarted in place, it runs on: {reason}");
+        // The client may have gone away.
+        let _ = request.send(reason);
+        match signal {
+            None => {}
+            Some(SIGHUP) => drop(reloader.reload(&is_ready).await),
+            Some(_) => break,
+        }
+    }
+    service_manager::report_stop(&is_ready);
 }
 
 /// Waits for SIGTERM or SIGINT.

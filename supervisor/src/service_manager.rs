@@ -3,7 +3,7 @@
 //!
 //! Without systemd there is no receiver, and nothing happens.
 
-use crate::wiring::Graph;
+use crate::graph::Graph;
 use actors::{
     guardian::heartbeats,
     sinks::telemetry::{Published, Row, Snapshot},

@@ -1,6 +1,6 @@
 //! Stops the node in order: drains all tunnels, stops babeld, stops OpenVPN, and restores the host.
 
-use crate::{host::remove_runtime_files, wiring::Graph};
+use crate::{graph::Graph, host::remove_runtime_files};
 use actors::{
     effects::tunnels::{DrainAll, StopAll},
     sources::{

@@ -5,6 +5,7 @@ mod host;
 mod peers;
 
 use crate::actor_settings::{self as settings_of, Environment};
+use crate::graph::Graph;
 use actix::{Actor, Addr, Context, Handler, Message, Recipient, dev::ToEnvelope};
 use actors::{
     deciders::{
@@ -13,13 +14,13 @@ use actors::{
     },
     effects::{
         link_orders::{LinkOrderDeps, LinkOrderQueue},
-        tunnels::{Connections, DrainAll, Facts, StopAll, Tunnels, TunnelsDeps},
+        tunnels::{Connections, Facts, Tunnels, TunnelsDeps},
     },
     guardian::{Guardian, guard},
-    messages::{ActorRestarted, SettingsChanged},
+    messages::ActorRestarted,
     sinks::telemetry::Telemetry,
     sources::{
-        babeld::{Babeld, BabeldDeps, BabeldProcess, StopBabeld},
+        babeld::{Babeld, BabeldDeps, BabeldProcess},
         candidate_prober::{CandidateProber, CandidateProberDeps},
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
@@ -34,7 +35,7 @@ use actors::{
     store::Store,
 };
 use host::HostActors;
-use os::process::{ChildEvents, ProcessReading};
+use os::process::ChildEvents;
 use std::rc::Rc;
 
 /// The names of all guarded actors.
@@ -61,28 +62,6 @@ pub const ACTORS: [&str; 20] = [
     "sampler",
 ];
 
-/// What the shutdown needs of the running actors.
-pub struct Graph {
-    pub(crate) store: Store,
-    pub(crate) connections: Connections,
-    pub(crate) babeld_process: BabeldProcess,
-    pub(crate) leases: Option<Rc<settings_of::LeaseKeeper>>,
-    pub(crate) drain_all: Recipient<DrainAll>,
-    pub(crate) stop_all: Recipient<StopAll>,
-    pub(crate) stop_babeld: Recipient<StopBabeld>,
-    /// The actors that act at once when the configuration is reloaded.
-    pub(crate) settings_readers: Vec<Recipient<SettingsChanged>>,
-}
-
-impl Graph {
-    /// Returns a reading of babeld and of all OpenVPN processes.
-    pub(crate) fn processes(&self) -> Vec<ProcessReading> {
-        let mut processes = self.connections.readings();
-        processes.extend(self.babeld_process.reading());
-        processes
-    }
-}
-
 /// The address of an actor under its guardian.
 type Guarded<A> = Addr<Guardian<A>>;
 
@@ -93,6 +72,7 @@ struct Wiring<'a> {
     connections: Connections,
     babeld_process: BabeldProcess,
     links: LinkOrderQueue,
+    events: [ChildEvents; 2],
     telemetry: Guarded<Telemetry>,
 }
 
@@ -106,9 +86,9 @@ where
     actor.clone().recipient()
 }
 
-/// Starts all actors.
-pub fn wire(environment: &Environment<'_>) -> Graph {
-    let wiring = Wiring::new(environment);
+/// Starts all actors, which go on with the processes that were handed over.
+pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProcess)) -> Graph {
+    let wiring = Wiring::new(environment, processes);
     let tunnels = wiring.start_tunnels();
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
@@ -121,6 +101,8 @@ pub fn wire(environment: &Environment<'_>) -> Graph {
         store: wiring.store,
         connections: wiring.connections,
         babeld_process: wiring.babeld_process,
+        links: wiring.links,
+        events: wiring.events,
         leases,
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
@@ -140,9 +122,12 @@ struct MembershipSources {
 
 impl<'a> Wiring<'a> {
     /// Prepares the store, and starts telemetry, to which all other actors report.
-    fn new(environment: &'a Environment<'a>) -> Self {
+    fn new(
+        environment: &'a Environment<'a>,
+        (connections, babeld_process): (Connections, BabeldProcess),
+    ) -> Self {
         let Environment { store, kernel, .. } = environment;
-        store.tunnels.borrow_mut().dialling_slots = settings_of::dialling_slots(kernel);
+        store.tunnels.borrow_mut().dialling_slots = kernel.dialling_slots();
         let links = LinkOrderQueue::new(LinkOrderDeps {
             kernel: (*kernel).clone(),
             sender: environment.babel_socket.clone(),
@@ -154,9 +139,10 @@ impl<'a> Wiring<'a> {
         Self {
             environment,
             store: store.clone(),
-            connections: Connections::default(),
-            babeld_process: BabeldProcess::default(),
+            connections,
+            babeld_process,
             links,
+            events: Default::default(),
             telemetry: guard("telemetry", None, deps, Telemetry::new),
         }
     }
@@ -171,6 +157,7 @@ impl<'a> Wiring<'a> {
     }
 
     fn start_tunnels(&self) -> Guarded<Tunnels> {
+        let [openvpn, _] = &self.events;
         let deps = TunnelsDeps {
             settings: settings_of::tunnels(self.environment),
             store: self.store.clone(),
@@ -184,7 +171,7 @@ impl<'a> Wiring<'a> {
                 overdue: to(&self.telemetry),
                 key_shared: to(&self.telemetry),
             },
-            events: ChildEvents::default(),
+            events: openvpn.clone(),
             peers: self.environment.peers.clone(),
             seed: self.store.random.bits(),
         };
@@ -328,13 +315,14 @@ impl<'a> Wiring<'a> {
         policy: &Guarded<Policy>,
         sources: &MembershipSources,
     ) -> Guarded<Babeld> {
+        let [_, babeld] = &self.events;
         let deps = BabeldDeps {
             settings: settings_of::babeld(self.environment),
             store: self.store.clone(),
             kernel: self.environment.kernel.clone(),
             links: self.links.clone(),
             process: self.babeld_process.clone(),
-            events: ChildEvents::default(),
+            events: babeld.clone(),
             claims_to: to(policy),
             readers: vec![
                 to(policy),

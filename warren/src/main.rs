@@ -10,6 +10,7 @@ mod output;
 mod reference_verb;
 mod registry_verbs;
 mod reload_verb;
+mod restart_verb;
 mod run_verb;
 mod status_verbs;
 mod support_bundle_verb;
@@ -53,6 +54,8 @@ enum Verb {
     Run(run_verb::RunArgs),
     /// Apply the changed configuration to the running node
     Reload(reload_verb::ReloadArgs),
+    /// Replace the running daemon by the installed program, without touching a tunnel
+    Restart(restart_verb::RestartArgs),
     /// Remove what a killed daemon left on this machine, without starting it again
     Cleanup(cleanup_verb::CleanupArgs),
     /// Show how the node does, and what to do; exits with 1 if it is not healthy
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Verb::Leave(args) => leave_verb::leave(&args),
         Verb::Run(args) => run_verb::run(&args),
         Verb::Reload(args) => reload_verb::reload(&args),
+        Verb::Restart(args) => restart_verb::restart(&args),
         Verb::Cleanup(args) => cleanup_verb::cleanup(&args),
         Verb::Status(args) => status_verbs::status(&args),
         Verb::Doctor(args) => doctor_verb::doctor(&args),

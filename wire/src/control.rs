@@ -47,6 +47,9 @@ pub const EVENTS_PATH: &str = "/v1/events";
 pub const ECHO_PATH: &str = "/v1/echo";
 /// The path to which a `POST` reloads the configuration; the answer is a [`ReloadDocument`].
 pub const RELOAD_PATH: &str = "/v1/reload";
+/// The path to which a `POST` restarts the daemon in place. There is no answer if that succeeds, since the connection
+/// ends with the program.
+pub const RESTART_PATH: &str = "/v1/restart";
 
 /// How many past decisions are kept for `warren why`.
 pub const DECISIONS_KEPT: usize = 256;
@@ -128,6 +131,13 @@ pub struct StatusDocument {
     /// The least release that the network asks for, where that is newer than `software`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_version: Option<String>,
+}
+
+impl StatusDocument {
+    /// Returns when the daemon started, by its own clock.
+    pub fn started_at(&self) -> OffsetDateTime {
+        self.at - time::Duration::seconds_f64(self.uptime_seconds)
+    }
 }
 
 /// A number for each end of tunnels that we can be.

@@ -11,6 +11,7 @@ pub mod dial_failure;
 pub mod drain_notice;
 pub mod endpoints;
 pub mod errors;
+pub mod handed_state;
 pub mod hex;
 pub mod invitation;
 pub mod lan;

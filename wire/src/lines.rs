@@ -42,6 +42,11 @@ impl Lines {
         lines
     }
 
+    /// Returns whether the stream so far ends with a complete line.
+    pub fn is_between_lines(&self) -> bool {
+        self.buffer.is_empty() && !self.oversize
+    }
+
     fn append(&mut self, piece: &[u8]) {
         // One more than the limit: the CR of a full line.
         let room = self

@@ -210,11 +210,13 @@ impl Default for Decoder {
 impl Decoder {
     /// Takes the next bytes, however cut, and returns the events that they completed, in order.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
-        let lines = self.lines.feed(bytes);
-        lines
-            .into_iter()
-            .filter_map(|line| self.line(line))
-            .collect()
+        let lines = self.lines.feed(bytes).into_iter();
+        lines.filter_map(|line| self.line(line)).collect()
+    }
+
+    /// Returns whether all bytes so far belong to events that were returned.
+    pub fn is_between_events(&self) -> bool {
+        self.block.is_none() && self.lines.is_between_lines()
     }
 
     fn line(&mut self, line: Line) -> Option<Event> {
@@ -358,8 +360,6 @@ pub const STATE_ON: &str = "state on\n";
 pub const PID: &str = "pid\n";
 /// Lets a held process begin.
 pub const HOLD_RELEASE: &str = "hold release\n";
-/// Asks for an orderly end.
-pub const SIGTERM: &str = "signal SIGTERM\n";
 
 /// The highest VLAN there is; beyond it OpenVPN takes the number modulo 4096 without a word.
 const LAST_VLAN: u16 = 4094;

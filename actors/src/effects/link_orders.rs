@@ -10,7 +10,11 @@ use os::{
     kernel::{Kernel, KernelError},
 };
 use policies::names::{Prefix, Slot};
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
@@ -68,7 +72,11 @@ const ANNOUNCEMENT_DELAYS: [Duration; 3] = [
 
 /// The queue of link orders.
 #[derive(Clone)]
-pub struct LinkOrderQueue(mpsc::UnboundedSender<LinkOrder>);
+pub struct LinkOrderQueue {
+    orders: mpsc::UnboundedSender<LinkOrder>,
+    /// Number of orders that were not carried out yet.
+    unfinished: Rc<Cell<usize>>,
+}
 
 /// What the task needs that carries out link orders.
 pub struct LinkOrderDeps {
@@ -88,25 +96,37 @@ impl LinkOrderQueue {
     /// Starts the task that carries orders out.
     pub fn new(deps: LinkOrderDeps) -> Self {
         let (orders, mut queue) = mpsc::unbounded_channel();
+        let new = Self::to(orders);
+        let unfinished = new.unfinished.clone();
         actix_rt::spawn(async move {
             while let Some(order) = queue.recv().await {
                 if let Err(error) = deps.carry_out(order).await {
                     tracing::warn!(?order, error = %Chain(&error), "link order failed");
                 }
+                unfinished.set(unfinished.get().saturating_sub(1));
             }
         });
-        Self(orders)
+        new
     }
 
     /// Builds a queue that only forwards its orders to `receiver`, for tests.
     pub fn to(receiver: mpsc::UnboundedSender<LinkOrder>) -> Self {
-        Self(receiver)
+        Self {
+            orders: receiver,
+            unfinished: Rc::default(),
+        }
+    }
+
+    /// Returns whether all orders have been carried out.
+    pub fn is_empty(&self) -> bool {
+        self.unfinished.get() == 0
     }
 
     /// Adds an order to the queue; it is carried out after all earlier orders.
     pub fn order(&self, order: LinkOrder) {
         // Fails only if the runtime has stopped the task.
-        let _ = self.0.send(order);
+        let _ = self.orders.send(order);
+        self.unfinished.set(self.unfinished.get().saturating_add(1));
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The kernel decides by the socket's mode (0660) and group which users can connect. Requests of the users that
 //! children run as are rejected even if these belong to the group. The answers are made from the published
-//! snapshot, without a message to any actor. Only root can have the configuration reloaded.
+//! snapshot, without a message to any actor. Only root can have the configuration reloaded, or the
+//! daemon restarted.
 
 mod documents;
 mod echo;
@@ -33,7 +34,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
     DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH,
-    ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
+    RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
 
@@ -87,8 +88,20 @@ const SOCKET_MODE: u32 = 0o660;
 /// A request to reload the configuration: where the outcome is sent, or the reason in one line why nothing was changed.
 pub type ReloadRequest = oneshot::Sender<Result<ReloadDocument, String>>;
 
-/// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests to reload the
-/// configuration are sent to `reloads`.
+/// A request to restart the daemon in place: where the reason is sent, in one line, why it was not restarted.
+pub type RestartRequest = oneshot::Sender<String>;
+
+/// A request of root.
+#[derive(Debug)]
+pub enum DaemonRequest {
+    /// Reload the configuration.
+    Reload(ReloadRequest),
+    /// Restart the daemon in place.
+    Restart(RestartRequest),
+}
+
+/// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests of root are sent to
+/// `requests`.
 ///
 /// # Errors
 /// [`ControlError`]; nothing is served then.
@@ -96,7 +109,7 @@ pub fn serve(
     access: Access,
     clock: Clock,
     published: Published,
-    reloads: mpsc::Sender<ReloadRequest>,
+    requests: mpsc::Sender<DaemonRequest>,
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
     let waiting = WaitingRequests::default();
@@ -104,7 +117,7 @@ pub fn serve(
         App::new()
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
-            .app_data(web::Data::new(reloads.clone()))
+            .app_data(web::Data::new(requests.clone()))
             .app_data(web::Data::new(waiting.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
@@ -115,6 +128,7 @@ pub fn serve(
             .route(EVENTS_PATH, web::get().to(events::events))
             .route(ECHO_PATH, web::post().to(echo::echo))
             .route(RELOAD_PATH, web::post().to(reload))
+            .route(RESTART_PATH, web::post().to(restart))
             .configure(add_panic_route)
             .default_service(web::to(not_found))
     };
@@ -170,7 +184,7 @@ fn check_unused(path: &Path) -> Result<(), ControlError> {
 /// What the process at the other end of a connection may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
-    /// Root can also reload the configuration.
+    /// Root can also reload the configuration and restart the daemon.
     Root,
     /// Other users can read documents.
     Reader,
@@ -251,13 +265,14 @@ documents! { status tunnels peers names routes decisions }
 /// Waits until the daemon has reloaded its configuration.
 async fn reload(
     request: HttpRequest,
-    reloads: web::Data<mpsc::Sender<ReloadRequest>>,
+    requests: web::Data<mpsc::Sender<DaemonRequest>>,
 ) -> HttpResponse {
     if request.conn_data::<Caller>() != Some(&Caller::Root) {
         return problem(StatusCode::FORBIDDEN, "only root may reload the daemon");
     }
     let (answer, outcome) = oneshot::channel();
-    if reloads.send(answer).await.is_err() {
+    let request = DaemonRequest::Reload(answer);
+    if requests.send(request).await.is_err() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
     }
     match outcome.await {
@@ -265,6 +280,25 @@ async fn reload(
             .content_type("application/json")
             .body(json(&document)),
         Ok(Err(reason)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &reason),
+        Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping"),
+    }
+}
+
+/// Waits until the daemon is replaced, which closes the connection, or could not be.
+async fn restart(
+    request: HttpRequest,
+    requests: web::Data<mpsc::Sender<DaemonRequest>>,
+) -> HttpResponse {
+    if request.conn_data::<Caller>() != Some(&Caller::Root) {
+        return problem(StatusCode::FORBIDDEN, "only root may restart the daemon");
+    }
+    let (answer, outcome) = oneshot::channel();
+    let request = DaemonRequest::Restart(answer);
+    if requests.send(request).await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+    }
+    match outcome.await {
+        Ok(reason) => problem(StatusCode::CONFLICT, &reason),
         Err(_) => problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping"),
     }
 }

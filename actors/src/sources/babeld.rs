@@ -5,6 +5,7 @@
 mod dump;
 mod host_routes;
 mod packets;
+mod process;
 mod seqno_reset;
 mod settings;
 mod start_files;
@@ -31,6 +32,7 @@ use policies::{
     route_checks::OriginClaim,
     units::Uptime,
 };
+pub use process::{BabeldProcess, HandedBabeld};
 use seqno_reset::SeqnoReset;
 pub use settings::{BabeldDeps, BabeldSettings};
 pub use start_files::PrepareError;
@@ -87,17 +89,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// out. Its neighbours keep its routes for as long as that.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
-/// The process of babeld, which outlives the actor.
-#[derive(Clone, Default)]
-pub struct BabeldProcess(Rc<RefCell<Option<Supervised>>>);
-
-impl BabeldProcess {
-    /// Returns a reading of the process.
-    pub fn reading(&self) -> Option<ProcessReading> {
-        self.0.borrow().as_ref().map(Supervised::reading)
-    }
-}
-
 /// Stops babeld with SIGTERM, so that it retracts its routes.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
@@ -123,6 +114,8 @@ pub struct Babeld {
     has_ipv4_overlap: Rc<Cell<bool>>,
     /// The time at which babeld restarts because of a new network document.
     restart_at: Option<Uptime>,
+    /// Whether babeld was handed over with another configuration than this program would write.
+    has_other_config: bool,
     /// The version of a network document for which no configuration could be written.
     unusable_version: Option<u64>,
     /// Whether babeld announced the host's default route at the last reading.
@@ -180,6 +173,7 @@ impl Babeld {
             documents,
             applied,
             restart_at: None,
+            has_other_config: false,
             unusable_version: None,
             announces_default: false,
             suspected_at: None,
@@ -210,7 +204,7 @@ impl Babeld {
                     return;
                 }
             };
-        if !is_changed {
+        if !is_changed && !self.has_other_config {
             self.restart_at = None;
             return self.applied.set_for_babeld(version);
         }
@@ -220,6 +214,7 @@ impl Babeld {
             .get_or_insert_with(|| now + RESTART_WINDOW.mul_f64(random.fraction()));
         if at <= now {
             self.restart_at = None;
+            self.has_other_config = false;
             self.settings.config = wanted;
             self.configure_host(ctx);
             tracing::info!("babeld restarts with new parameters");
@@ -231,7 +226,7 @@ impl Babeld {
     /// Passes an event to the state machine of the process, and carries out the order that follows.
     fn handle_event(&mut self, event: Event) {
         let now = self.clock.now();
-        let mut process = self.process.0.borrow_mut();
+        let mut process = self.process.process.borrow_mut();
         let Some(process) = process.as_mut() else {
             return;
         };
@@ -255,7 +250,12 @@ impl Babeld {
             self.handle_event(Event::Tick);
         }
         self.ticks = self.ticks.wrapping_add(1);
-        let state = self.process.0.borrow().as_ref().map(Supervised::state);
+        let state = self
+            .process
+            .process
+            .borrow()
+            .as_ref()
+            .map(Supervised::state);
         if matches!(state, Some(State::Up { .. })) && self.ticks.is_multiple_of(EARLY_READ_TICKS) {
             self.restart_if_config_changed(ctx);
             self.forget_false_seqnos();
@@ -326,25 +326,7 @@ impl Actor for Babeld {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.events
             .attach(Box::new(ChildMailbox(ctx.address().recipient())));
-        self.process.0.borrow_mut().get_or_insert_with(|| {
-            let program = Program {
-                name: "babeld".to_owned(),
-                path: self.settings.babeld.clone(),
-                args: self.settings.args(),
-                rights: self.settings.rights,
-                pid_file: self.settings.pid_file.clone(),
-                management: None,
-            };
-            Supervised::new(
-                program,
-                Limits {
-                    start: START_TIMEOUT,
-                    silence: Some(MAX_SILENCE),
-                    ..Limits::default()
-                },
-                self.random.bits(),
-            )
-        });
+        self.take_over_or_create();
         self.configure_host(ctx);
         self.handle_event(Event::Wanted);
         ctx.run_interval(TICK_INTERVAL, Self::tick);
@@ -359,7 +341,7 @@ impl Handler<ChildReported> for Babeld {
         let now = self.clock.now();
         let is_ours = self
             .process
-            .0
+            .process
             .borrow_mut()
             .as_mut()
             .is_some_and(|process| process.handle_child_event(&event, now));

@@ -172,7 +172,13 @@ fn decided(at: Uptime) -> Decided {
 /// Sends the messages of a node with one tunnel in each direction, one closed tunnel, three decisions, a lease and so on.
 pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
     let (slot, peer) = (Slot::Dialling(1), prefix(8));
-    telemetry.do_send(TunnelOpened { at, slot, peer });
+    let opened = |slot, peer| TunnelOpened {
+        at,
+        is_up: false,
+        slot,
+        peer,
+    };
+    telemetry.do_send(opened(slot, peer));
     let (reason, lived) = (CloseReason::Unused, Duration::from_secs(60));
     telemetry.do_send(TunnelClosed {
         at,
@@ -182,17 +188,11 @@ pub fn send_everything(telemetry: &Addr<Telemetry>, at: Uptime) {
         reason,
         lived,
     });
-    telemetry.do_send(TunnelOpened {
-        at,
-        slot: DIALLED,
-        peer: prefix(9),
-    });
+    telemetry.do_send(opened(DIALLED, prefix(9)));
     for up_after in [2, 20] {
-        telemetry.do_send(TunnelCameUp {
-            at: at + Duration::from_secs(up_after),
-            slot: DIALLED,
-            peer: prefix(9),
-        });
+        let (at, peer) = (at + Duration::from_secs(up_after), prefix(9));
+        let slot = DIALLED;
+        telemetry.do_send(TunnelCameUp { at, slot, peer });
     }
     send_readings(telemetry, at);
     send_host_state(telemetry, at);

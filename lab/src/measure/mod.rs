@@ -20,6 +20,7 @@ pub mod recover;
 pub mod registry_crash;
 pub mod registry_load;
 pub mod registry_outage;
+pub mod restart;
 pub mod revoke;
 pub mod rotate;
 pub mod rtt;

@@ -59,12 +59,13 @@ impl Lab {
             "a lab has at most {MAX_NODES} nodes, not {}",
             options.nodes
         );
+        let program = options.program.clone().unwrap_or_else(warren_program);
         let run = LabRun::begin(options.keep_files)?;
         let registry_root = run.make_folder("registry")?;
         let mut lab = Self {
             options,
             run,
-            program: warren_program(),
+            program,
             registry_root,
             registry: Mutex::default(),
             nodes: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a lab is built with, and how that differs from the shipped defaults.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 /// The number of nodes from which on each node dials one tunnel more.
 const MANY_NODES: usize = 12;
@@ -30,6 +30,8 @@ pub struct Options {
     pub has_private_addresses: bool,
     /// Whether the registry's CA is below a root CA, whose key is in [`crate::Lab::offline_root_folder`].
     pub has_offline_root: bool,
+    /// The `warren` that the nodes run; `None` for that of [`crate::process::warren_program`].
+    pub program: Option<PathBuf>,
     /// Whether the run's folder with its logs is kept; `WARREN_LAB_KEEP=1` does the same for all labs.
     pub keep_files: bool,
 }

@@ -281,6 +281,13 @@ fn place() -> io::Result<String> {
     Ok(format!("{boot} {}", namespace.display()))
 }
 
+/// Returns the changes that a ledger lists; `None` if there is none, or if it is of another boot or network namespace, or damaged.
+pub(super) fn load(path: &Path) -> Option<Vec<Change>> {
+    let consequence = "settings that were changed before stay as they are when the node stops";
+    let content = files::load(path, MAX_LEDGER_BYTES, consequence, parse)?;
+    (content.place == place().ok()?).then_some(content.changes)
+}
+
 fn parse(text: &[u8]) -> Result<Ledger, String> {
     let content: Ledger = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     // Only settings that this node changes are restored, whatever the file says.

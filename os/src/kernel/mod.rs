@@ -33,6 +33,7 @@ mod segments;
 mod slots;
 mod sweep;
 mod sysctl;
+mod takeover;
 mod tun;
 mod underlay;
 
@@ -57,7 +58,7 @@ pub use underlay::{Gateway, UplinkAddress, has_ipv6};
 use counters::Counters;
 use forward_probe::ForwardProbe;
 use placed::Placed;
-use policies::names::{Slot, Transport};
+use policies::names::{Role, Slot, Transport};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -136,6 +137,13 @@ impl Kernel {
     /// Returns all slots that this handle created, sorted.
     pub fn slots(&self) -> Vec<Slot> {
         self.state().slots.keys().copied().collect()
+    }
+
+    /// Returns those of them on which tunnels are dialled.
+    pub fn dialling_slots(&self) -> Vec<Slot> {
+        let mut slots = self.slots();
+        slots.retain(|slot| slot.role() == Role::Dialled);
+        slots
     }
 
     /// Returns the interface index of a slot.

@@ -132,7 +132,7 @@ impl Kernel {
     }
 
     /// Returns what kind of link this is, or `None` if it does not belong to this node.
-    fn kind_of_own_link(&self, link: &LinkMessage) -> Option<OwnLink> {
+    pub(super) fn kind_of_own_link(&self, link: &LinkMessage) -> Option<OwnLink> {
         kind_of_link(link).filter(|_| alias(link) == Some(&*self.alias))
     }
 }
@@ -145,12 +145,17 @@ fn alias(link: &LinkMessage) -> Option<&str> {
     })
 }
 
-/// Returns what kind of link of a node has this link's name; `None` if no link of a node has it.
-fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
-    let name = link.attributes.iter().find_map(|part| match part {
+/// Returns the name of a link.
+pub(super) fn link_name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|part| match part {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
-    })?;
+    })
+}
+
+/// Returns what kind of link of a node has this link's name; `None` if no link of a node has it.
+fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
+    let name = link_name(link)?;
     if [Transport::Udp, Transport::Tcp]
         .map(server_name)
         .contains(&name)
@@ -164,7 +169,7 @@ fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
 }
 
 /// Kinds of links that belong to a node.
-enum OwnLink {
+pub(super) enum OwnLink {
     /// A dialling slot, or the TAP of a server.
     Tap,
     AcceptingSlot,

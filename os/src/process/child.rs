@@ -1,15 +1,15 @@
 //! One child process: its start, its output (log lines and management bytes) and its exit.
 //!
-//! This module does not know what the child is for. For each child, one task on the main thread reads its
+//! This module does not know what the child is for. For each child, one task on the main thread ([`Watcher`]) reads its
 //! output. A daemon that hangs does not block the child, since the child's end of the log pipe is
 //! non-blocking.
 
 use super::{
     events::ChildEvents,
-    leftover::{remove, write_pid_file},
-    log::{CHUNK_BYTES, Log},
+    leftover::write_pid_file,
     rights::Rights,
     start_step::{StepWriter, step_pipe},
+    watcher::{ChildInput, ReleasedInput, Watcher, WatcherHandle},
 };
 use fault_points::fault;
 use files::Access;
@@ -19,16 +19,8 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
-    time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream, unix::pipe},
-    sync::mpsc,
-};
-
-/// Time within which a child must read a command from its management socket.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+use tokio::{net::UnixListener, sync::mpsc};
 
 /// A program to start, with its rights.
 #[derive(Clone, Debug)]
@@ -99,6 +91,8 @@ pub enum Happened {
     Management(Vec<u8>),
     /// The child wrote this line to its log: at most 1,024 bytes, without control characters.
     Logged(String),
+    /// The daemon reads the child's output no more, because another program goes on with the child.
+    Released,
     /// The process exited and was reaped.
     Exited {
         /// The exit code, or the number of the signal as a negative number.
@@ -112,6 +106,8 @@ pub struct Child {
     pid: u32,
     pidfd: OwnedFd,
     commands: mpsc::UnboundedSender<String>,
+    /// The task that reads the child's output; `None` once it was asked to end.
+    watcher: Option<WatcherHandle>,
 }
 
 impl Child {
@@ -136,8 +132,7 @@ impl Child {
             step: format!("watch {}", program.path.display()),
             source,
         };
-        let command = prepare_command(program, write_end, step_writer).map_err(pipe)?;
-        let mut command = tokio::process::Command::from(command);
+        let mut command = prepare_command(program, write_end, step_writer).map_err(pipe)?;
         let process = command.spawn().map_err(|source| SpawnError::Exec {
             step: program
                 .rights
@@ -146,9 +141,7 @@ impl Child {
         })?;
         drop(command);
         fault!("start {}", program.name);
-        let pid = process
-            .id()
-            .ok_or_else(|| exec(io::Error::other("the process has exited already")))?;
+        let pid = process.id();
         // The child is not reaped yet, so no other process can have this pid.
         let raw = i32::try_from(pid)
             .ok()
@@ -157,25 +150,37 @@ impl Child {
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| exec(error.into()))?;
         warn_of_other_priority(program, raw);
         write_pid_file(&program.pid_file, pid);
-        let (commands, queued_commands) = mpsc::unbounded_channel();
-        let log = pipe::Receiver::from_owned_fd(read_end).map_err(pipe)?;
-        let watcher = Watcher {
-            name: program.name.clone(),
-            pid,
-            events: events.clone(),
-            listener,
-            stream: None,
-            commands: queued_commands,
-            log: Log::new(log),
-            pid_file: program.pid_file.clone(),
-            management: program.management.clone(),
+        let input = ChildInput {
+            log: Some(read_end),
+            ..ChildInput::default()
         };
-        tokio::task::spawn_local(watcher.run(process));
+        Self::watch(program, (pid, pidfd), (input, listener), events).map_err(exec)
+    }
+
+    /// Reads what the child writes from now on; `events` receives it. At the listener the child is still to connect to its
+    /// management socket.
+    pub(super) fn watch(
+        program: &Program,
+        (pid, pidfd): (u32, OwnedFd),
+        (input, listener): (ChildInput, Option<UnixListener>),
+        events: &ChildEvents,
+    ) -> io::Result<Self> {
+        let (commands, queued_commands) = mpsc::unbounded_channel();
+        let watcher = Watcher::new(program, (pid, pidfd.try_clone()?), events)?;
+        let watcher = watcher.start(input, listener, queued_commands)?;
         Ok(Self {
             pid,
             pidfd,
             commands,
+            watcher: Some(watcher),
         })
+    }
+
+    /// Stops reading what the child writes. The descriptors are returned once all that was read has been delivered, and
+    /// [`Happened::Released`] last; nothing is returned if the child exits before, or was released already.
+    pub(super) fn release(&mut self) -> impl Future<Output = Option<ReleasedInput>> + use<> {
+        let watcher = self.watcher.take();
+        async move { watcher?.stop().await }
     }
 
     /// Returns the process id.
@@ -271,113 +276,11 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
     UnixListener::from_std(listener).map_err(failed)
 }
 
-/// The task that reads the output of one child until it exits.
-struct Watcher {
-    name: String,
-    pid: u32,
-    events: ChildEvents,
-    listener: Option<UnixListener>,
-    stream: Option<UnixStream>,
-    commands: mpsc::UnboundedReceiver<String>,
-    log: Log,
-    pid_file: PathBuf,
-    management: Option<PathBuf>,
-}
-
-impl Watcher {
-    async fn run(mut self, mut process: tokio::process::Child) {
-        let mut chunk = [0; CHUNK_BYTES];
-        let code = loop {
-            tokio::select! {
-                status = process.wait() => break exit_code(status),
-                lines = self.log.read() => self.send_lines(lines),
-                accepted = accept(self.listener.as_ref()) => {
-                    // Only one connection is accepted: dropping the listener rejects later ones.
-                    self.listener = None;
-                    self.stream = accepted.ok();
-                    self.send(Happened::ManagementConnected);
-                }
-                read = read(self.stream.as_mut(), &mut chunk) => match read {
-                    Ok(1..) => self.send(Happened::Management(chunk.get(..read.unwrap_or(0)).unwrap_or_default().to_vec())),
-                    Ok(0) | Err(_) => self.stream = None,
-                },
-                Some(command) = self.commands.recv(), if self.stream.is_some() => self.write_command(&command).await,
-            }
-        };
-        let lines = self.log.read_remaining();
-        self.send_lines(lines);
-        remove(&self.pid_file);
-        if let Some(path) = &self.management {
-            remove(path);
-        }
-        self.send(Happened::Exited { code });
-    }
-
-    fn send(&self, happened: Happened) {
-        self.events.send(ChildEvent {
-            name: self.name.clone(),
-            pid: self.pid,
-            happened,
-        });
-    }
-
-    fn send_lines(&self, lines: Vec<String>) {
-        lines
-            .into_iter()
-            .for_each(|line| self.send(Happened::Logged(line)));
-        if self.log.is_tap_gone()
-            && let Some(pid) = i32::try_from(self.pid)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw)
-        {
-            tracing::error!(
-                child = self.name,
-                "the child's TAP link is gone, and it does nothing but write log lines; killing it"
-            );
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-    }
-
-    async fn write_command(&mut self, command: &str) {
-        let Some(stream) = &mut self.stream else {
-            return;
-        };
-        // A child that does not read its socket for this long hangs, so its connection is closed.
-        let written =
-            tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(command.as_bytes())).await;
-        if !matches!(written, Ok(Ok(()))) {
-            self.stream = None;
-        }
-    }
-}
-
-fn exit_code(status: io::Result<std::process::ExitStatus>) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
-    let Ok(status) = status else { return -1 };
-    status
-        .code()
-        .or(status.signal().map(|signal| -signal))
-        .unwrap_or(-1)
-}
-
-async fn accept(listener: Option<&UnixListener>) -> io::Result<UnixStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
-        None => std::future::pending().await,
-    }
-}
-
-async fn read(stream: Option<&mut UnixStream>, chunk: &mut [u8]) -> io::Result<usize> {
-    match stream {
-        Some(stream) => stream.read(chunk).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    use std::time::Duration;
 
     /// Starts a program that cannot be started, and compares the error. `withheld` is taken from this thread before.
     #[track_caller]
@@ -386,19 +289,7 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let program = Program {
-            name: "child".to_owned(),
-            path: path.into(),
-            args: Vec::new(),
-            rights: Rights {
-                uid: 60_198,
-                gid: 60_199,
-                network: false,
-                nice: 0,
-            },
-            pid_file: folder.path().join("child.pid"),
-            management: None,
-        };
+        let program = program(folder.path(), "child", path, &[]);
         let all = capabilities(None).unwrap();
         let mut reduced = all;
         reduced.effective.remove(withheld);
@@ -428,15 +319,9 @@ mod tests {
         check("/bin/true", CapabilitySet::SETPCAP, bounding_set);
     }
 
-    /// Starts a program as the user of all children in this test.
-    fn start(
-        folder: &Path,
-        name: &str,
-        path: &str,
-        arguments: &[&str],
-        events: &ChildEvents,
-    ) -> Child {
-        let program = Program {
+    /// A program that runs as the user of all children in these tests.
+    fn program(folder: &Path, name: &str, path: &str, arguments: &[&str]) -> Program {
+        Program {
             name: name.to_owned(),
             path: path.into(),
             args: arguments.iter().map(Into::into).collect(),
@@ -448,22 +333,6 @@ mod tests {
             },
             pid_file: folder.join(format!("{name}.pid")),
             management: None,
-        };
-        Child::start(&program, events).unwrap()
-    }
-
-    /// Passes the log lines of children on.
-    struct Lines(mpsc::UnboundedSender<String>);
-
-    impl crate::process::EventListener for Lines {
-        fn is_connected(&self) -> bool {
-            true
-        }
-
-        fn deliver(&self, event: ChildEvent) {
-            if let Happened::Logged(line) = event.happened {
-                self.0.send(line).unwrap();
-            }
         }
     }
 
@@ -471,13 +340,77 @@ mod tests {
     async fn check_line(arguments: &[&str], expected: &str) {
         let folder = tempfile::tempdir().unwrap();
         let events = ChildEvents::default();
-        let (lines, mut printed) = mpsc::unbounded_channel();
-        events.attach(Box::new(Lines(lines)));
-        let child = start(folder.path(), "second", "/bin/sh", arguments, &events);
-        let line = tokio::time::timeout(Duration::from_secs(10), printed.recv());
-        let line = line.await.unwrap().unwrap();
-        assert!(line.contains(expected), "{line}");
+        let (seen, mut happened) = mpsc::unbounded_channel();
+        events.attach(Box::new(Events(seen)));
+        let program = program(folder.path(), "second", "/bin/sh", arguments);
+        let child = Child::start(&program, &events).unwrap();
+        let event = next(&mut happened).await;
+        assert!(
+            matches!(&event, Happened::Logged(line) if line.contains(expected)),
+            "{event:?}"
+        );
         child.kill();
+    }
+
+    /// Passes all events of children on.
+    struct Events(mpsc::UnboundedSender<Happened>);
+
+    impl crate::process::EventListener for Events {
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn deliver(&self, event: ChildEvent) {
+            self.0.send(event.happened).unwrap();
+        }
+    }
+
+    /// Waits for the next event.
+    async fn next(happened: &mut mpsc::UnboundedReceiver<Happened>) -> Happened {
+        let event = tokio::time::timeout(Duration::from_secs(10), happened.recv());
+        event.await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_released_child_runs_on_and_is_adopted_with_the_rest_of_its_output() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let access = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                std::fs::set_permissions(folder.path(), access).unwrap();
+                let signal = folder.path().join("go on");
+                let script = format!(
+                    "printf 'one\\nsecond '; until [ -e '{}' ]; do sleep 0.02; done; echo line; exit 3",
+                    signal.display()
+                );
+                let (events, (seen, mut happened)) = (ChildEvents::default(), mpsc::unbounded_channel());
+                events.attach(Box::new(Events(seen)));
+                let program = program(folder.path(), "kept", "/bin/sh", &["-c", &script]);
+                let mut child = Child::start(&program, &events).unwrap();
+                assert!(matches!(next(&mut happened).await, Happened::Logged(line) if line == "one"));
+                let input = child.release().await.unwrap().take();
+                assert!(matches!(next(&mut happened).await, Happened::Released));
+                assert_eq!(input.partial_line, b"second ");
+                let handed = child.hand_over(input).unwrap();
+                assert!(child.release().await.is_none());
+
+                let other = crate::process::HandedChild {
+                    pid: handed.pid,
+                    start_time: handed.start_time + 1,
+                    input: ChildInput::default(),
+                };
+                assert!(Child::adopt(&program, other, &events).is_err());
+                let adopted = Child::adopt(&program, handed, &events).unwrap();
+                std::fs::write(signal, "").unwrap();
+                assert!(matches!(next(&mut happened).await, Happened::Logged(line) if line == "second line"));
+                assert!(matches!(next(&mut happened).await, Happened::Exited { code: 3 }));
+                drop(adopted);
+            })
+            .await;
     }
 
     #[tokio::test]
@@ -490,7 +423,8 @@ mod tests {
             .run_until(async {
                 let folder = tempfile::tempdir().unwrap();
                 let events = ChildEvents::default();
-                let first = start(folder.path(), "first", "/bin/sleep", &["60"], &events);
+                let first = program(folder.path(), "first", "/bin/sleep", &["60"]);
+                let first = Child::start(&first, &events).unwrap();
                 let memory = format!("cat /proc/{}/environ", first.pid());
                 check_line(&["-c", &memory], "Permission denied").await;
                 let own = "cat /proc/$$/environ; echo";

@@ -3,9 +3,9 @@
 use files::Access;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
-use std::path::Path;
+use std::{os::fd::AsFd, path::Path};
 
 /// Maximum size of a pid file that is read, in bytes; one has at most 32.
 const MAX_PID_FILE_BYTES: u64 = 64;
@@ -74,5 +74,10 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
             "killed a child of an earlier daemon, which has not exited yet"
         );
     }
+    // An earlier program of this very process may have started it; otherwise this fails.
+    let _ = waitid(
+        WaitId::PidFd(pidfd.as_fd()),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
     true
 }

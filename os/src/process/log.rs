@@ -1,7 +1,7 @@
 //! Reads the log of a child: bounds the length of its lines and their number per second.
 
 use crate::clock::runtime_now;
-use std::time::Duration;
+use std::{io, os::fd::OwnedFd, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
@@ -46,11 +46,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Builds a reader of `pipe`, whose ends must not block.
-    pub(super) fn new(pipe: pipe::Receiver) -> Self {
+    /// Builds a reader of `pipe`, whose ends must not block; `partial_line` is the begin of a line that was read before.
+    pub(super) fn new(pipe: Option<pipe::Receiver>, partial_line: Vec<u8>) -> Self {
         Self {
-            pipe: Some(pipe),
-            partial_line: Vec::new(),
+            pipe,
+            partial_line,
             second_started_at: runtime_now(),
             lines: 0,
             is_tap_gone: false,
@@ -125,6 +125,12 @@ impl Log {
         Some(dropped_note.map_or(clean.clone(), |dropped| format!("{clean} ({dropped})")))
     }
 
+    /// Returns the pipe, if the child has not closed its end, and the begin of a line.
+    pub(super) fn release(self) -> io::Result<(Option<OwnedFd>, Vec<u8>)> {
+        let pipe = self.pipe.map(pipe::Receiver::into_nonblocking_fd);
+        Ok((pipe.transpose()?, self.partial_line))
+    }
+
     /// Returns whether the child's TAP is gone, so that it can do nothing but write log lines.
     pub(super) fn is_tap_gone(&self) -> bool {
         self.tap_gone_seconds >= TAP_GONE_SECONDS
@@ -135,7 +141,6 @@ impl Log {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::fd::OwnedFd;
 
     /// Writes `line` as fast as the pipe takes it until `seconds` have passed, and returns what was passed on.
     async fn flood(line: &str, seconds: u64) -> (Log, Vec<String>) {
@@ -143,7 +148,7 @@ mod tests {
         let write = OwnedFd::from(write);
         rustix::io::ioctl_fionbio(&write, true).unwrap();
         let mut write = std::fs::File::from(write);
-        let mut log = Log::new(pipe::Receiver::from_owned_fd(read.into()).unwrap());
+        let mut log = Log::new(pipe::Receiver::from_owned_fd(read.into()).ok(), Vec::new());
         let (mut passed, started_at) = (Vec::new(), runtime_now());
         while started_at.elapsed() < Duration::from_secs(seconds) {
             // A full pipe drops lines, as it does for a child.

@@ -5,17 +5,22 @@
 
 mod child;
 mod events;
+mod handed;
 mod kind;
 mod landlock;
 mod leftover;
 mod log;
+pub mod reexec;
 mod rights;
 mod start_step;
 mod supervised;
+mod watcher;
 
 pub use child::{Child, ChildEvent, Happened, Program, SpawnError};
 pub use events::{ChildEvents, EventListener};
+pub use handed::{AdoptError, HandedChild};
 pub use kind::ProcessKind;
 pub use leftover::kill_leftover;
 pub use rights::Rights;
 pub use supervised::{Exits, ProcessReading, Supervised};
+pub use watcher::{ChildInput, ReleasedInput};

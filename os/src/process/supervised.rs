@@ -2,7 +2,10 @@
 //!
 //! `policies::life` decides when the process is started, stopped and killed; this module carries that out.
 
-use super::{Child, ChildEvent, ChildEvents, Happened, Program};
+use super::{
+    AdoptError, Child, ChildEvent, ChildEvents, ChildInput, HandedChild, Happened, Program,
+    ReleasedInput, leftover::start_time,
+};
 use policies::{
     life::{Event, Life, Limits, Order, State},
     units::Uptime,
@@ -73,6 +76,8 @@ pub struct Supervised {
     failure: Option<String>,
     exits: Exits,
     owner_logs_failed_starts: bool,
+    /// Whether the process is about to be handed to another program, so that nothing is done about it any more.
+    is_released: bool,
 }
 
 impl Supervised {
@@ -86,7 +91,67 @@ impl Supervised {
             failure: None,
             exits: Exits::default(),
             owner_logs_failed_starts: false,
+            is_released: false,
         }
+    }
+
+    /// Builds a process that runs already, and has been ready since `up_since`.
+    ///
+    /// # Errors
+    /// The child cannot be adopted.
+    pub fn adopt(
+        program: Program,
+        (limits, seed): (Limits, u64),
+        (child, up_since): (HandedChild, Uptime),
+        now: Uptime,
+        events: &ChildEvents,
+    ) -> Result<Self, AdoptError> {
+        let child = Child::adopt(&program, child, events)?;
+        Ok(Self {
+            life: Life::running(limits, seed, up_since, now),
+            child: Some(child),
+            ..Self::new(program, limits, seed)
+        })
+    }
+
+    /// Stops reading the output of the process, if it runs. Once [`is_released`](Self::is_released), all that was read
+    /// before has been handled.
+    pub fn release(&mut self) -> impl Future<Output = Option<ReleasedInput>> + use<> {
+        let released = self.child.as_mut().map(Child::release);
+        async move { released?.await }
+    }
+
+    /// Returns whether the output of the process is read no more. Nothing is done about the process then.
+    pub fn is_released(&self) -> bool {
+        self.is_released
+    }
+
+    /// Returns the start time of the process, in clock ticks after boot; `None` if it does not run.
+    pub fn start_time(&self) -> Option<u64> {
+        start_time(self.child.as_ref()?.pid())
+    }
+
+    /// Returns when the process became ready; `None` if it is not ready.
+    pub fn up_since(&self) -> Option<Uptime> {
+        match self.life.state() {
+            State::Up { since } => Some(since),
+            State::Down { .. } | State::Starting { .. } | State::Stopping { .. } => None,
+        }
+    }
+
+    /// Returns the process for another program, with the input that was released; `None` if it has exited.
+    pub fn hand_over(&self, input: ChildInput) -> Option<HandedChild> {
+        self.child.as_ref()?.hand_over(input)
+    }
+
+    /// Reads the output of a released process again.
+    ///
+    /// # Errors
+    /// A descriptor cannot be used.
+    pub fn resume(&mut self, child: HandedChild, events: &ChildEvents) -> Result<(), AdoptError> {
+        self.child = Some(Child::adopt(&self.program, child, events)?);
+        self.is_released = false;
+        Ok(())
     }
 
     /// Records why the process could not be started.
@@ -97,6 +162,9 @@ impl Supervised {
     /// Passes an event to the life cycle. The caller must [carry out](Self::carry_out) the returned order.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
+        if self.is_released {
+            return None;
+        }
         let was_up = matches!(self.life.state(), State::Up { .. });
         let order = self.life.on(event, now);
         if was_up && (event, order) == (Event::Tick, Some(Order::Stop)) {
@@ -160,6 +228,7 @@ impl Supervised {
             // This returns no order.
             Happened::Management(_) => drop(self.life.on(Event::Alive, now)),
             Happened::ManagementConnected => {}
+            Happened::Released => self.is_released = true,
         }
         true
     }
@@ -228,6 +297,11 @@ impl Supervised {
             stale: false,
             failure: self.failure.clone(),
         }
+    }
+
+    /// Returns the arguments with which the process is started.
+    pub fn args(&self) -> &[std::ffi::OsString] {
+        &self.program.args
     }
 
     /// Changes the arguments with which the process is started next time.

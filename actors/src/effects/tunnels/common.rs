@@ -168,9 +168,29 @@ impl Common {
         self.table.borrow_mut().tunnels.insert(slot, tunnel);
         self.facts.opened.do_send(TunnelOpened {
             at: since,
+            is_up: false,
             slot,
             peer,
         });
+    }
+
+    /// Adds a tunnel that was handed over, and reports it; restores what belongs to a tunnel that is up.
+    pub(super) fn take_over_tunnel(&self, tunnel: TunnelReading) {
+        let TunnelReading {
+            slot, peer, since, ..
+        } = tunnel;
+        let up_since = tunnel.up_since;
+        self.table.borrow_mut().tunnels.insert(slot, tunnel);
+        self.facts.opened.do_send(TunnelOpened {
+            at: up_since.unwrap_or(since),
+            is_up: up_since.is_some(),
+            slot,
+            peer,
+        });
+        if up_since.is_some() {
+            self.links.order(LinkOrder::Unsilence(slot));
+            self.links.order(LinkOrder::RequestRoutes(slot, peer));
+        }
     }
 
     pub(super) fn set_phase(&self, slot: Slot, phase: Phase) {

@@ -15,6 +15,10 @@ pub(super) struct Processes {
     pub(super) revocation: Revocation,
     pub(super) rolling_restart: RollingRestart,
     pub(super) overdue: OverdueTunnels,
+    /// The tunnels that an earlier program has handed over, until the actor has started.
+    pub(super) handed: Option<HandedTunnels>,
+    /// Whether the tunnels are about to be handed to another program.
+    pub(super) is_handing_over: bool,
     /// Whether the shutdown has stopped all processes, so that a restarted actor starts none.
     pub(super) are_stopped: bool,
 }

@@ -2,11 +2,13 @@
 //!
 //! The planner chooses the peer, and the order in which its endpoints are tried.
 
+mod handed;
+
 use super::{Common, client_args};
 use crate::effects::link_orders::LinkOrder;
-use os::process::{ChildEvent, Happened, Supervised};
+use os::process::{ChildEvent, Happened, Program, Supervised};
 use policies::{
-    attempts::Attempts,
+    attempts::{Attempt, Attempts},
     dial::{AfterExit, CloseStep, DialProgress, Exit},
     life::{Event, Limits, State},
     names::{Endpoint, Prefix, Slot},
@@ -48,21 +50,8 @@ impl Dial {
     ) -> Option<Self> {
         let is_patient = common.dial_history(peer).failures > 0;
         let attempts = Attempts::new(endpoints, is_key_replaced(common), is_patient)?;
-        let program = common.program(
-            slot.to_string(),
-            client_args(
-                &common.settings.files,
-                slot,
-                peer,
-                attempts.current(),
-                &common.management_socket(&slot.to_string()),
-            ),
-        );
-        let limits = Limits {
-            start: CONNECT_TIMEOUT,
-            ..Limits::default()
-        };
-        let seed = common.seed ^ u64::from(peer.number());
+        let attempt = attempts.current();
+        let (program, limits, seed) = Self::program(common, slot, peer, attempt);
         let mut dial = Self {
             slot,
             peer,
@@ -77,6 +66,24 @@ impl Dial {
         dial.process
             .handle(Event::Wanted, common.now(), &common.events);
         Some(dial)
+    }
+
+    /// Returns the program of an attempt, the limits of its life, and the seed of its back-off.
+    fn program(
+        common: &Common,
+        slot: Slot,
+        peer: Prefix,
+        attempt: Attempt,
+    ) -> (Program, Limits, u64) {
+        let name = slot.to_string();
+        let management = common.management_socket(&name);
+        let args = client_args(&common.settings.files, slot, peer, attempt, &management);
+        let limits = Limits {
+            start: CONNECT_TIMEOUT,
+            ..Limits::default()
+        };
+        let seed = common.seed ^ u64::from(peer.number());
+        (common.program(name, args), limits, seed)
     }
 
     /// Closes the tunnel for `reason`. Returns the reason of the close if it is closed at once; otherwise
@@ -138,6 +145,7 @@ impl Dial {
                 }
                 None
             }
+            Happened::Released => None,
             Happened::Exited { code } => self.on_exit(common, *code, does_peer_restart),
         }
     }
@@ -327,14 +335,8 @@ impl Dial {
     fn prepare_attempt(&mut self, common: &Common) {
         let attempt = self.attempts.current();
         self.started_at = common.now();
-        let management = common.management_socket(&self.slot.to_string());
-        self.process.set_args(client_args(
-            &common.settings.files,
-            self.slot,
-            self.peer,
-            attempt,
-            &management,
-        ));
+        let (program, ..) = Self::program(common, self.slot, self.peer, attempt);
+        self.process.set_args(program.args);
         if let Some(tunnel) = common.table.borrow_mut().tunnels.get_mut(&self.slot) {
             tunnel.endpoint = Some(attempt.endpoint);
         }

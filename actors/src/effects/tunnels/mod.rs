@@ -11,6 +11,7 @@ mod connections;
 mod dial;
 mod dialling_slots;
 mod draining;
+pub mod handed;
 mod overdue;
 mod revocation;
 mod rolling_restart;
@@ -22,6 +23,7 @@ pub use command_line::OpenvpnFiles;
 pub use common::{Facts, TunnelSettings};
 pub use connections::Connections;
 use connections::Processes;
+use handed::HandedTunnels;
 pub use shutdown::{DrainAll, StopAll};
 
 use crate::{
@@ -31,7 +33,7 @@ use crate::{
         Ordered, RoutesRead, log_decision,
     },
     restart_lock::SharedRestartLock,
-    store::{AppliedVersions, Store},
+    store::{AppliedVersions, Store, TunnelTable},
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use command_line::{client_args, server_args};
@@ -53,7 +55,7 @@ use policies::{
 use server::Server;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -196,7 +198,8 @@ impl Tunnels {
         let is_close = matches!(order, Order::Close { .. });
         let lock_holders = self.restart_lock.holders();
         let is_deferred = is_deferred(&order, self.common.settings.me, &lock_holders);
-        if is_deferred || (!is_close && self.common.is_shutting_down()) {
+        if is_deferred || (!is_close && self.is_paused() && !matches!(order, Order::Undrain { .. }))
+        {
             return tracing::debug!(?order, ?lock_holders, "order not carried out now");
         }
         self.carry_out(order);
@@ -227,6 +230,7 @@ impl Tunnels {
     }
 
     fn open(&mut self, slot: Slot, peer: Prefix, endpoints: &[Endpoint]) {
+        let is_paused = self.is_paused();
         let common = &self.common;
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
@@ -236,7 +240,7 @@ impl Tunnels {
         }
         let is_free = common.table.borrow().free_slots(now).contains(&slot)
             && !processes.dials.contains_key(&slot);
-        if !is_free || is_dialled || common.is_shutting_down() || peer == common.settings.me {
+        if !is_free || is_dialled || is_paused || peer == common.settings.me {
             return;
         }
         // The slot's last tunnel may have left the link down or silenced.
@@ -336,6 +340,7 @@ impl Actor for Tunnels {
         self.common
             .events
             .attach(Box::new(ChildMailbox(ctx.address().recipient())));
+        self.take_over();
         self.start_servers();
         ctx.run_interval(TICK_INTERVAL, Self::tick);
     }

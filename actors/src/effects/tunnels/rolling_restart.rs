@@ -33,7 +33,9 @@ impl Tunnels {
 
     /// Carries out the next step of a rolling restart, if one is due.
     pub(super) fn step_rolling_restart(&mut self, ctx: &mut Context<Self>) {
-        if self.common.is_shutting_down() {
+        // A running drain is finished even if the tunnels are about to be handed over.
+        let is_draining = self.connections.0.borrow().rolling_restart.is_draining();
+        if self.common.is_shutting_down() || (self.is_paused() && !is_draining) {
             return;
         }
         for order in self.next_restart_orders() {

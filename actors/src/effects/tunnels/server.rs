@@ -4,11 +4,12 @@
 //! certificate, never by anything else that the peer sends.
 
 mod admission;
+mod handed;
 
 use super::{Common, server_args};
 use crate::effects::link_orders::LinkOrder;
 use membership::documents::CurrentDocuments;
-use os::process::{ChildEvent, Happened, Supervised};
+use os::process::{ChildEvent, Happened, Program, Supervised};
 use policies::{
     life::{Event, Limits, State},
     names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
@@ -74,8 +75,8 @@ struct Accepted {
 pub(super) type ClosedTunnel = (Slot, CloseReason);
 
 impl Server {
-    /// Starts the server.
-    pub(super) fn open(common: &Common, transport: Transport, port: u16) -> Self {
+    /// Returns the program of a server, and the limits of its life.
+    fn program(common: &Common, transport: Transport, port: u16) -> (Program, Limits) {
         let name = format!("server-{transport}");
         let settings = &common.settings;
         let management = common.management_socket(&name);
@@ -92,9 +93,25 @@ impl Server {
             silence: Some(MAX_SILENCE),
             ..Limits::default()
         };
-        let mut server = Self {
+        (program, limits)
+    }
+
+    /// Starts the server.
+    pub(super) fn open(common: &Common, transport: Transport, port: u16) -> Self {
+        let (program, limits) = Self::program(common, transport, port);
+        let process = Supervised::new(program, limits, common.seed);
+        let mut server = Self::with_process(common, transport, process);
+        server
+            .process
+            .handle(Event::Wanted, common.now(), &common.events);
+        server
+    }
+
+    /// The server of this process, which has no clients yet.
+    fn with_process(common: &Common, transport: Transport, process: Supervised) -> Self {
+        Self {
             transport,
-            process: Supervised::new(program, limits, common.seed),
+            process,
             decoder: Decoder::default(),
             accepted: BTreeMap::new(),
             started_at: common.now(),
@@ -102,11 +119,7 @@ impl Server {
             is_restarting: false,
             stop_at: None,
             asked_at: common.now(),
-        };
-        server
-            .process
-            .handle(Event::Wanted, common.now(), &common.events);
-        server
+        }
     }
 
     /// Handles an event of the server's process; returns the tunnels that closed because of it.
@@ -142,6 +155,7 @@ impl Server {
                 }
                 self.on_client_exit(common, line).into_iter().collect()
             }
+            Happened::Released => Vec::new(),
             Happened::Exited { .. } => self.on_exit(common),
         }
     }

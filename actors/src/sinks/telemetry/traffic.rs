@@ -199,16 +199,22 @@ impl Rows {
         let (slot, peer, since) = (fact.slot, fact.peer, fact.at);
         let closed = self.live.remove(&slot);
         self.move_to_closed(closed, since);
-        let phase = Phase::Connecting;
+        let phase = match fact.is_up {
+            true => Phase::Up,
+            false => Phase::Connecting,
+        };
         let tunnel = TunnelReading {
             slot,
             peer,
             phase,
             since,
-            up_since: None,
+            up_since: fact.is_up.then_some(since),
             endpoint: None,
         };
-        self.insert_live(Row::new(tunnel));
+        self.insert_live(Row {
+            times_up: u64::from(fact.is_up),
+            ..Row::new(tunnel)
+        });
     }
 
     /// Records that a tunnel came up; returns `None` if there is no such tunnel.
@@ -388,6 +394,7 @@ mod tests {
         rows.on_tunnel_closed(&closed(2, 7));
         rows.on_tunnel_opened(&TunnelOpened {
             at: Uptime::from_secs(3),
+            is_up: false,
             slot: SLOT,
             peer: peer(7),
         });
@@ -407,12 +414,34 @@ mod tests {
         };
         assert_eq!(rows.on_tunnel_up(&up(1)), None);
         let at = Uptime::from_secs(2);
-        rows.on_tunnel_opened(&TunnelOpened { at, slot, peer });
+        rows.on_tunnel_opened(&TunnelOpened {
+            at,
+            is_up: false,
+            slot,
+            peer,
+        });
         rows.on_links_sampled(sample(3, &[(SLOT, 7, 0)]));
         let took = Duration::from_secs(3);
         assert_eq!(rows.on_tunnel_up(&up(5)), Some(CameUp::First { took }));
         assert_eq!(rows.on_tunnel_up(&up(9)), Some(CameUp::Again { times: 1 }));
         assert_eq!(rows.live().next().unwrap().reconnects(), 1);
+    }
+
+    #[test]
+    fn a_tunnel_that_was_taken_over_has_its_age_and_was_up_before() {
+        let mut rows = Rows::default();
+        let (slot, peer, at) = (SLOT, peer(7), Uptime::from_secs(2));
+        rows.on_tunnel_opened(&TunnelOpened {
+            at,
+            is_up: true,
+            slot,
+            peer,
+        });
+        let row = rows.live().next().unwrap();
+        assert_eq!((row.is_up(), row.tunnel.up_since), (true, Some(at)));
+        let at = Uptime::from_secs(9);
+        let up = TunnelCameUp { at, slot, peer };
+        assert_eq!(rows.on_tunnel_up(&up), Some(CameUp::Again { times: 1 }));
     }
 
     #[test]

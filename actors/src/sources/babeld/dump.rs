@@ -41,7 +41,7 @@ impl Babeld {
     /// Marks a starting babeld as ready, and requests all routes from the neighbours.
     pub(super) fn mark_ready(&mut self) {
         let is_starting = {
-            let process = self.process.0.borrow();
+            let process = self.process.process.borrow();
             matches!(
                 process.as_ref().map(Supervised::state),
                 Some(State::Starting { .. })
