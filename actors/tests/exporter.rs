@@ -32,7 +32,7 @@ async fn a_page_links_to_all_others_and_head_has_the_status_of_get() {
 
 /// The budget of a Prometheus that scrapes thousands of nodes.
 #[actix::test]
-async fn a_node_with_twenty_tunnels_has_at_most_640_series_and_each_further_tunnel_16() {
+async fn a_node_with_twenty_tunnels_has_at_most_660_series_and_each_further_tunnel_16() {
     let node = Node::start().await;
     let mut counts = Vec::new();
     for tunnels in [5, 20, 100] {
@@ -46,6 +46,6 @@ async fn a_node_with_twenty_tunnels_has_at_most_640_series_and_each_further_tunn
         counts.push(text.lines().filter(|line| !line.starts_with('#')).count());
     }
     println!("series with 5, 20 and 100 tunnels: {counts:?}");
-    assert!(counts[1] <= 640, "{counts:?}");
+    assert!(counts[1] <= 660, "{counts:?}");
     assert!(counts[2] - counts[1] <= 80 * 16, "{counts:?}");
 }

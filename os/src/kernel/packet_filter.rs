@@ -19,7 +19,7 @@ use wire::{babel_packet, suspicion};
 
 /// The beginning of the names of all slots and TAPs of servers.
 const SLOTS: &[u8] = b"wrn";
-/// The chains.
+/// The chains of the table, by what passes them.
 const SENT: &str = "sent";
 const RECEIVED: &str = "received";
 const REDIRECTED: &str = "redirected";
@@ -63,7 +63,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Creates the table anew if somebody has deleted it or some of its rules.
+    /// Creates the table again if somebody has deleted it or some of its rules.
     pub(super) fn reconcile_packet_filter(&self, filter: Option<&PacketFilter>) -> Step {
         let Some(filter) = filter else {
             return Ok(Vec::new());

@@ -6,7 +6,7 @@ use super::{Probing, Sample};
 const SMALL_FRAME: u64 = 300;
 
 impl Probing {
-    /// Returns how many bytes large frames have sent since the tunnel came up, in excess of [`SMALL_FRAME`] for each frame. One
+    /// Returns how many bytes large frames have sent since the tunnel came up, in excess of `SMALL_FRAME` for each frame. One
     /// of full size counts about 1,100.
     pub fn large_bytes(&self) -> u64 {
         self.large_bytes

@@ -171,7 +171,7 @@ fn endpoint_row(entry: &OwnEndpointEntry) -> (String, String) {
     let checked = match entry.reachability.as_str() {
         "confirmed" => ", confirmed by another node",
         "silent" => ", silent when other nodes try it",
-        _ if entry.is_private => "",
+        _ if entry.is_private || entry.reached_seconds_ago.is_some() => "",
         _ => ", not yet tried by another node",
     };
     let endpoint = &entry.endpoint;
