@@ -11,7 +11,7 @@ mod exporting_node;
 mod snapshot;
 
 use exporting_node::*;
-use snapshot::send_tunnels;
+use snapshot::many_tunnels::send_tunnels;
 use tokio::net::TcpStream;
 
 #[actix::test]

@@ -13,6 +13,7 @@ mod records;
 mod route_history;
 mod snapshot;
 mod traffic;
+mod tunnel_facts;
 
 pub use children::{ChildTotals, Children};
 pub use counts::{Counts, DrainOutcome, ROLES};

@@ -2,6 +2,7 @@
 
 use super::{
     Figure, Outcome,
+    forged_icmp::{neighbour_advertisement, redirect, router_advertisement},
     liar::{Announcement, Liar, credentials, packets},
     square::{LogWatch, MIDDLE, NEIGHBOUR, RUNNING, Square, VICTIM},
 };
@@ -267,34 +268,6 @@ fn send_forged_icmp(namespace: &str, victims: &[Ipv6Addr]) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// A router advertisement (RFC 4861, section 4.2): a default router for 1800 s, and the prefix 2a0c:bad::/64.
-fn router_advertisement() -> Vec<u8> {
-    let header = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    let prefix = [
-        3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0,
-    ];
-    let network = Ipv6Addr::new(0x2a0c, 0xbad, 0, 0, 0, 0, 0, 0);
-    [&header[..], &prefix, &network.octets()].concat()
-}
-
-/// A neighbour advertisement that overrides the entry of this address (RFC 4861, section 4.4).
-fn neighbour_advertisement(target: Ipv6Addr) -> Vec<u8> {
-    let header = [136, 0, 0, 0, 0xa0, 0, 0, 0];
-    let link_address = [2, 1, 2, 0xba, 0xd0, 0, 0, 1];
-    [&header[..], &target.octets(), &link_address].concat()
-}
-
-/// A redirect of packets to this address (RFC 4861, section 4.5).
-fn redirect(destination: Ipv6Addr) -> Vec<u8> {
-    let target = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad);
-    [
-        &[137, 0, 0, 0, 0, 0, 0, 0][..],
-        &target.octets(),
-        &destination.octets(),
-    ]
-    .concat()
 }
 
 /// Sends Babel packets from the link-local addresses of others, with the MAC of one of them.

@@ -8,6 +8,7 @@
 
 mod fault_points;
 mod floods;
+mod forged_icmp;
 mod host_limits;
 mod kills;
 pub mod liar;

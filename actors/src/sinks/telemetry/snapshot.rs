@@ -10,18 +10,18 @@ use super::{
     counts::{Counts, DrainOutcome, increment},
     event_log::EventLog,
     route_history::RouteHistory,
-    traffic::{CameUp, Rows},
+    traffic::Rows,
 };
 use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, EndpointsChecked, LanRead, LeasesRead,
     OwnCertificate, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RoutesSuspected,
-    TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
     names::{Prefix, Role, Slot, Transport},
     observation::{BabelTable, INFINITY, ProbeReading},
-    orders::{CloseReason, Order},
+    orders::Order,
     planner::Verdict,
     probe_history::ProbeTotals,
     units::Uptime,
@@ -243,65 +243,6 @@ impl Snapshot {
         );
     }
 
-    /// Counts an opened tunnel, and adds it.
-    pub fn on_tunnel_opened(&mut self, fact: &TunnelOpened) {
-        increment(
-            &mut Arc::make_mut(&mut self.counts).opened,
-            fact.slot.role(),
-        );
-        self.rows.on_tunnel_opened(fact);
-    }
-
-    /// Counts a tunnel that came up, and how long that took; logs one that came up again.
-    pub fn on_tunnel_up(&mut self, fact: &TunnelCameUp) {
-        let (slot, role) = (fact.slot, fact.slot.role());
-        let counts = Arc::make_mut(&mut self.counts);
-        increment(&mut counts.came_up, role);
-        match self.rows.on_tunnel_up(fact) {
-            Some(CameUp::First { took }) => {
-                if let Some(times) = counts.setup.get_mut(&role) {
-                    times.observe(took);
-                }
-            }
-            Some(CameUp::Again { times }) => {
-                let terms = format!("times={times}");
-                let peer = Some(fact.peer);
-                self.log(fact.at, "reconnected", slot, peer, "restarted", terms);
-            }
-            None => {}
-        }
-    }
-
-    /// Counts and logs a closed tunnel.
-    pub fn on_tunnel_closed(&mut self, fact: &TunnelClosed) {
-        let counts = Arc::make_mut(&mut self.counts);
-        increment(&mut counts.closed, (fact.slot.role(), fact.reason));
-        if Arc::make_mut(&mut self.draining).remove(&fact.slot) {
-            increment(&mut counts.drains, DrainOutcome::Interrupted);
-        }
-        if matches!(
-            fact.reason,
-            CloseReason::PeerDead | CloseReason::ProcessDied
-        ) {
-            Arc::make_mut(&mut self.route_history).on_loss(fact.slot, fact.decided_at);
-        }
-        let carried = self.rows.on_tunnel_closed(fact).unwrap_or_default();
-        let terms = format!(
-            "lived={} s received={} B sent={} B",
-            fact.lived.as_secs(),
-            carried.rx_bytes,
-            carried.tx_bytes
-        );
-        self.log(
-            fact.at,
-            "closed",
-            fact.slot,
-            Some(fact.peer),
-            fact.reason.label(),
-            terms,
-        );
-    }
-
     /// Counts a phase that lasted longer than its limit.
     pub fn on_wait_overdue(&mut self, fact: WaitOverdue) {
         increment(&mut Arc::make_mut(&mut self.counts).overdue, fact.wait);
@@ -356,7 +297,7 @@ impl Snapshot {
         }
     }
 
-    fn log(
+    pub(super) fn log(
         &mut self,
         at: Uptime,
         order: &'static str,
