@@ -157,6 +157,8 @@ fn running_node(node: &Node, folder: &Path, table: &mut Table) -> Result<()> {
     let seen = doctor(node)?;
     other.kill();
     table.check_doctor("another babeld runs", &seen, "other_babeld", "failed")?;
+    // A policy that only logs would dial no tunnel again.
+    check_healthy(node, 2)?;
     node.configure("listen", "{ udp: 1195, tcp: 1194 }")?;
     node.configure("dry-run", "true")?;
     node.warren_command(&["reload"])?;
