@@ -20,7 +20,10 @@ use nix::{errno::Errno, net::if_::if_nametoindex, unistd::write};
 use policies::names::Prefix;
 use rtnetlink::{
     LinkUnspec, RouteMessageBuilder,
-    packet_route::{RouteNetlinkMessage, route::RouteScope},
+    packet_route::{
+        RouteNetlinkMessage,
+        route::{RouteMessage, RouteScope},
+    },
 };
 use std::{
     io,
@@ -131,6 +134,17 @@ impl Kernel {
     }
 
     async fn probe_forwarding(&self, me: Prefix, range: Range) -> Result<bool, KernelError> {
+        let forwards = self.send_packets(me, range).await;
+        // Whatever the network carries next, no IPv4 of it stays on the host.
+        if matches!(range, Range::Ipv4(_)) {
+            let route = RouteNetlinkMessage::DelRoute(probe_route(range, index()?));
+            let route = Request::change("remove the IPv4 route of the probe", route);
+            self.execute(route.forgive(&[Errno::ESRCH])).await?;
+        }
+        forwards
+    }
+
+    async fn send_packets(&self, me: Prefix, range: Range) -> Result<bool, KernelError> {
         let known = self.state().forward_probe.clone();
         let probe = match known {
             Some(probe) => probe,
@@ -155,24 +169,10 @@ impl Kernel {
     /// Sets the link up, and gives it an address and the route to the addresses of the probe, which disappear when it is set down.
     async fn configure_probe(&self, me: Prefix, range: Range) -> Result<(), KernelError> {
         let index = index()?;
-        let mut route = match range {
-            Range::Ipv6(range) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(range.network(), range.prefix_len())
-                .output_interface(index)
-                .build(),
-            Range::Ipv4(range) => {
-                sysctl::set_ipv4_forwarding(LINK, true)?;
-                let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-                    .destination_prefix(range.network(), range.prefix_len())
-                    .output_interface(index)
-                    .scope(RouteScope::Link)
-                    .build();
-                route.header.tos = TYPE_OF_SERVICE;
-                route
-            }
-        };
-        route.header.table = FALLBACK_TABLE;
-        route.header.protocol = PROTOCOL;
+        if matches!(range, Range::Ipv4(_)) {
+            sysctl::set_ipv4_forwarding(LINK, true)?;
+        }
+        let route = probe_route(range, index);
         let route = RouteNetlinkMessage::NewRoute(route);
         let route = Request::create("add a route for the probe", route).forgive(&[Errno::EEXIST]);
         self.execute_all([
@@ -203,6 +203,28 @@ impl Kernel {
         self.state().forward_probe = Some(probe.clone());
         Ok(probe)
     }
+}
+
+/// Returns the route to the addresses of the probe.
+fn probe_route(range: Range, index: u32) -> RouteMessage {
+    let mut route = match range {
+        Range::Ipv6(range) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(range.network(), range.prefix_len())
+            .output_interface(index)
+            .build(),
+        Range::Ipv4(range) => {
+            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(range.network(), range.prefix_len())
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .build();
+            route.header.tos = TYPE_OF_SERVICE;
+            route
+        }
+    };
+    route.header.table = FALLBACK_TABLE;
+    route.header.protocol = PROTOCOL;
+    route
 }
 
 fn index() -> Result<u32, KernelError> {
