@@ -132,6 +132,8 @@ pub struct PeersRead {
     pub candidates: Vec<Candidate>,
     /// The endpoints that are known and not dialled, sorted by peer.
     pub unused: Vec<UnusedEndpoint>,
+    /// The peers that are dialled by TCP first, since UDP carried small packets only.
+    pub narrow: Vec<Prefix>,
 }
 
 /// An endpoint of a peer that this node does not dial.

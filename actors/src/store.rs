@@ -209,6 +209,12 @@ pub struct TunnelTable {
 pub const NARROW_SPAN: Duration = Duration::from_secs(3600);
 
 impl TunnelTable {
+    /// Returns the peers that are dialled by TCP first, sorted.
+    pub fn narrow_peers(&self, now: Uptime) -> Vec<Prefix> {
+        let peers = self.narrow_since.keys().copied();
+        peers.filter(|peer| self.prefers_tcp(*peer, now)).collect()
+    }
+
     /// Returns whether this peer is dialled by TCP first, since UDP carried small packets only.
     pub fn prefers_tcp(&self, peer: Prefix, now: Uptime) -> bool {
         let since = self.narrow_since.get(&peer);

@@ -6,10 +6,10 @@ mod babel;
 mod babel_packets;
 #[path = "../../fuzz/properties/corpus.rs"]
 mod corpus;
-#[path = "../../fuzz/properties/lan.rs"]
-mod lan;
 #[path = "../../fuzz/properties/handed_state.rs"]
 mod handed_state;
+#[path = "../../fuzz/properties/lan.rs"]
+mod lan;
 #[path = "../../fuzz/properties/link_counters.rs"]
 mod link_counters;
 #[path = "../../fuzz/properties/management.rs"]

@@ -397,6 +397,7 @@ mod tests {
             at,
             candidates: vec![candidate(peer(), at)],
             unused: Vec::new(),
+            narrow: Vec::new(),
         });
         let sampled = LinksSampled {
             at,
@@ -460,6 +461,7 @@ mod tests {
             at: sampled.at,
             candidates: candidates.to_vec(),
             unused: Vec::new(),
+            narrow: Vec::new(),
         });
         check_opens(ordered.recv().await, free_slot, other_peer());
     }

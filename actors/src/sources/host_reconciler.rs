@@ -13,7 +13,8 @@ use crate::{
     store::Store,
 };
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, StreamHandler, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler,
+    WrapFuture,
 };
 use ipnet::Ipv4Net;
 use os::{
@@ -106,6 +107,8 @@ pub struct HostReconciler {
     is_comparing: bool,
     /// Whether another comparison follows the one in progress.
     is_due: bool,
+    /// The next comparison that confirms what this one found; `None` if there is nothing to confirm.
+    confirmation: Option<SpawnHandle>,
     forwarding: consequences::ForwardingProbes,
     /// The network's IPv4 range at babeld's last reading.
     compared_range: Option<Ipv4Net>,
@@ -130,6 +133,7 @@ impl HostReconciler {
             is_planned: false,
             is_comparing: false,
             is_due: false,
+            confirmation: None,
             forwarding: consequences::ForwardingProbes::default(),
             compared_range: None,
             reachable: Vec::new(),
@@ -218,11 +222,16 @@ impl HostReconciler {
         // babeld changes a route by deleting it and adding another one, so one lookup says little.
         let is_confirmed = diversion.is_some() && diversion == self.diversion;
         let is_contradicted = self.note_forwarding(forwards, at);
-        if diversion.is_some() && !is_confirmed {
-            ctx.run_later(CONFIRMATION_DELAY, Self::compare);
-        } else if is_contradicted {
-            ctx.run_later(PROBE_DELAY, Self::compare);
+        let confirmed_after = match (diversion.is_some() && !is_confirmed, is_contradicted) {
+            (true, _) => Some(CONFIRMATION_DELAY),
+            (false, true) => Some(PROBE_DELAY),
+            (false, false) => None,
+        };
+        // One confirmation is planned at a time, however many comparisons ask for it.
+        if let Some(planned) = self.confirmation.take() {
+            ctx.cancel_future(planned);
         }
+        self.confirmation = confirmed_after.map(|delay| ctx.run_later(delay, Self::compare));
         let compared = HostCompared {
             ipv4_overlap: self.note_overlap(ipv4_overlap, ctx),
             failure: comparison.failure,

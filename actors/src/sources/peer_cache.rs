@@ -204,10 +204,12 @@ impl PeerCache {
         let has_candidates = !candidates.is_empty();
         let candidates = self.retain_routable(candidates);
         self.is_offline = has_candidates && candidates.is_empty();
+        let narrow = self.tunnels.borrow().narrow_peers(at);
         let reading = PeersRead {
             at,
             candidates,
             unused,
+            narrow,
         };
         self.readers
             .iter()

@@ -48,8 +48,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 const PORT_GIVEN: u32 = 2;
-/// `NF_IP_PRI_NAT_DST` of linux/netfilter_ipv4.h.
-const PRIORITY_DESTINATION: i32 = -100;
+/// The priority after `NF_IP_PRI_NAT_DST` of linux/netfilter_ipv4.h, so that ports that other programs redirect, as Docker does, stay theirs.
+const AFTER_OTHER_REDIRECTS: i32 = -99;
 const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 
@@ -206,7 +206,7 @@ impl Batch {
 
     /// Creates a chain that changes destinations before packets are routed.
     pub(super) fn redirecting_chain(&mut self, name: &str) {
-        self.chain(name, ("nat", HOOK_PREROUTING, PRIORITY_DESTINATION));
+        self.chain(name, ("nat", HOOK_PREROUTING, AFTER_OTHER_REDIRECTS));
     }
 
     fn chain(&mut self, name: &str, (kind, hook, priority): (&str, u32, i32)) {

@@ -68,9 +68,13 @@ impl Kernel {
         let Some(filter) = filter else {
             return Ok(Vec::new());
         };
-        let doing = KernelError::refused("list the rules of the nftables table warren");
-        if count_rules().map_err(doing)? == filter.rules().count() {
-            return Ok(Vec::new());
+        let expected = filter.rules().count();
+        // A list is incomplete if another program changes its own tables meanwhile, so that one count proves nothing.
+        for _ in 0..2 {
+            let doing = KernelError::refused("list the rules of the nftables table warren");
+            if count_rules().map_err(doing)? == expected {
+                return Ok(Vec::new());
+            }
         }
         self.filter_packets(filter)?;
         Ok(vec![Repair {

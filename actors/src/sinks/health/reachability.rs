@@ -109,7 +109,11 @@ pub(super) fn udp_blocked(node: &Snapshot) -> Option<Finding> {
         .iter()
         .filter(|row| matches!(row.tunnel.slot, Slot::Dialling(_)))
         .collect();
+    // UDP passes to a peer that is dialled by TCP because large packets are lost.
     let offers_udp = |peer: Prefix| {
+        if node.peers.narrow.contains(&peer) {
+            return false;
+        }
         let known = node
             .peers
             .candidates

@@ -150,6 +150,7 @@ impl Snapshot {
                 at,
                 candidates: Vec::new(),
                 unused: Vec::new(),
+                narrow: Vec::new(),
             }),
             names: Arc::default(),
             lan: Arc::default(),

@@ -132,6 +132,7 @@ pub(super) fn peers(candidates: Vec<Candidate>, unused: Vec<UnusedEndpoint>) -> 
         at: NOW,
         candidates,
         unused,
+        narrow: Vec::new(),
     })
 }
 
