@@ -6,6 +6,8 @@ mod babel;
 mod babel_packets;
 #[path = "../../fuzz/properties/corpus.rs"]
 mod corpus;
+#[path = "../../fuzz/properties/handed_state.rs"]
+mod handed_state;
 #[path = "../../fuzz/properties/lan.rs"]
 mod lan;
 #[path = "../../fuzz/properties/link_counters.rs"]
@@ -27,6 +29,11 @@ fn dumps_of_babeld_are_read_alike_however_they_are_cut() {
 #[test]
 fn packets_of_neighbours_yield_no_more_than_they_contain() {
     corpus::hold("babel_packets", babel_packets::check);
+}
+
+#[test]
+fn handed_over_state_names_nothing_twice() {
+    corpus::hold("handed_state", handed_state::check);
 }
 
 #[test]
