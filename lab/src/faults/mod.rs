@@ -15,6 +15,7 @@ pub mod liar;
 mod local_user;
 mod members;
 mod prefix_theft;
+mod pushed_options;
 mod registry_files;
 mod replay;
 pub mod report;
