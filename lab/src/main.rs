@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, global = true)]
         json: bool,
     },
-    /// Inject faults and attacks, and compare what follows with the promises; takes about 15 minutes.
+    /// Inject faults and attacks, and compare what follows with the promises; takes about half an hour.
     Faults {
         /// The groups of faults [default: all].
         #[arg(long, value_enum, value_delimiter = ',')]

@@ -8,7 +8,7 @@ const INTRODUCTION: &str = "\
 # Reliability
 
 What was done to networks of real nodes, what followed, and what is promised. `./test --faults` writes this page; it needs root, and takes
-about fifteen minutes. With `--only GROUP` it replaces the rows of that group. [SECURITY-MODEL.md](SECURITY-MODEL.md) says against whom a node is protected, [MEASUREMENTS.md](MEASUREMENTS.md) has the
+about half an hour. With `--only GROUP` it replaces the rows of that group. [SECURITY-MODEL.md](SECURITY-MODEL.md) says against whom a node is protected, [MEASUREMENTS.md](MEASUREMENTS.md) has the
 figures of networks without attackers.
 
 ";
@@ -24,6 +24,29 @@ that did not lie.
 The member that lies runs OpenVPN with its own certificate, is a client of node 0, and sends Babel packets of its own. Node 0 has two
 neighbours, by each of which it reaches the victim. The local user is `nobody` on node 0.
 
+In the soak, a lost ping is explained by a fault whose node it had as an end, or passed, from the fault until 15 s after it. A stop in order,
+a frozen daemon, a panic and a registry that is away explain none of the pairs that only pass the node.
+
+A *fault point* is between two side effects: a file written, renamed or removed, a change of the kernel, a started child, a mapped port. Lost rows are
+peers and names that were stored before the kill and are not after it. *Failed starts without a clear line* are those of a registry whose
+output does not name the file.
+
+## What is shown elsewhere
+
+| what | where |
+| --- | --- |
+| each actor panics, others lose nothing | `tests/tests/actors_panic.rs` |
+| children that fork, log without end, or ignore signals | `os/src/process/`, and the life of a child in `policies/src/life.rs` |
+| children killed and stopped by each signal: times | `warren-lab measure recover` |
+| a revoked node that is connected, or away | `tests/tests/node_revoked.rs`, `warren-lab measure revoke` |
+| routers that map ports: restarts, conflicts, 48 faults | `warren-lab measure gateways` |
+| number of series and hostile names in metrics | `actors/tests/exporter.rs`, `fuzz/run names` |
+| older documents and versions | `membership/src/documents/current.rs`, `wire/src/signed.rs` |
+| a registry that is away, slow or out of space | `tests/tests/registry_outage.rs`, `registry/tests/disk.rs` |
+| a registry killed while it issues certificates; claims at the same time | `warren-lab measure registry-crash`, `warren-lab measure claim-race` |
+| changes of links, addresses, routes and settings by others | `warren-lab measure hosts` |
+| malformed bytes of each kind | `fuzz/run` |
+
 ## What is not promised
 
 * A member that forwards packets can read, drop or change them, and can announce a metric that is too good under the right router
@@ -31,6 +54,9 @@ neighbours, by each of which it reaches the victim. The local user is `nobody` o
 * A route under a false router id with a high metric stays longer: the tunnel is closed 1.75 s later for each 96 of the metric. Only nodes that have no
   better route use it.
 * On a kernel without nftables, a local user can speak Babel for the node ([decision 0008](decisions/0008-packet-filter.md)).
+* A lie under another node's router id costs the attacked neighbour a restart of its babeld, once for each such member: one to four seconds without routes.
+* Wrong clocks are tried on the daemon alone; OpenVPN rejects certificates by its own clock, at its hourly renegotiation.
+* Memory and process ids of a host that run out are not tried here.
 * More packets than the line of the host carries: nothing can help there.
 ";
 
