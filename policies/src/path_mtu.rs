@@ -26,13 +26,13 @@ const LOST_MISSES: u32 = 10;
 const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A TCP tunnel whose full-size probe is not answered is not judged dead for this long: TCP delivers nothing that it sent later before that.
 const TCP_STALL_TIME: Duration = Duration::from_secs(4);
-/// Interval between two probes while full-size packets pass, and hardly any are sent.
+/// Interval between two probes while full-size packets pass, and there are hardly any.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
-/// The same while large packets are sent: the path may have become narrow.
+/// The same while there are large packets in either direction: the path may have become narrow for the other one.
 const LARGE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// From this many bytes of large packets after a probe on, the next one is due sooner. A probe and the answer to one of the
-/// peer are less, so that two nodes do not make each other probe.
-const MIN_LARGE_BYTES: u64 = 5000;
+/// From this many bytes of large packets after a probe on, the next one is due sooner. A probe of each of two nodes and the answers
+/// are less, so that they do not make each other probe.
+const MIN_LARGE_BYTES: u64 = 6000;
 /// Interval between two probes while full-size packets are lost even with a reduced MTU.
 const LOST_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval at which the MTU is reduced again. The kernel forgets it after ten minutes (`mtu_expires`), and IPv6 does not
@@ -94,7 +94,7 @@ pub struct PathMtu {
     next_probe_at: Uptime,
     /// When a full-size probe was last answered; `None` before the first answer.
     answered_at: Option<Uptime>,
-    /// The bytes that large packets had sent when the last full-size probe was sent.
+    /// The bytes of large packets when the last full-size probe was sent.
     large_bytes: u64,
     misses: u32,
     /// When the MTU was last reduced; `None` while it never was.
@@ -120,8 +120,8 @@ impl PathMtu {
 
     /// Returns the next action that is due; to be called until it returns `None`. `rtt` is the round trip of the tunnel's
     /// small probes. While it is unknown, a UDP tunnel is not probed; a TCP tunnel is, since payload may have stalled it
-    /// before the first small probe was answered. A tunnel by which large packets are sent is probed more often; `large_bytes` is
-    /// what they have sent since it came up.
+    /// before the first small probe was answered. A tunnel that carries large packets is probed more often; `large_bytes` is what
+    /// they have had since it came up, in both directions.
     pub fn next_action(
         &mut self,
         rtt: Option<Duration>,
@@ -237,6 +237,8 @@ impl PathMtu {
             return;
         }
         self.outstanding = None;
+        // An unanswered probe is followed by the next one, however long ago large packets were seen.
+        self.next_probe_at = now;
         if self.transport == Transport::Tcp {
             self.misses = LOST_MISSES;
         }

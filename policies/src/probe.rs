@@ -106,7 +106,7 @@ pub struct Probing {
     window_start: Option<Sample>,
     /// Whether payload was sent in the last complete payload window.
     had_payload: bool,
-    /// The bytes that large frames have sent, see [`Self::large_bytes`].
+    /// The bytes of large frames, see [`Self::large_bytes`].
     large_bytes: u64,
     /// The moment of the last sample since which nothing has been received.
     silent_since: Option<Uptime>,

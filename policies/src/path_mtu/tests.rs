@@ -9,7 +9,7 @@ const TICK: Duration = Duration::from_millis(50);
 struct Path {
     mtu: PathMtu,
     now: Uptime,
-    /// Bytes of large packets that are sent in each tick.
+    /// Bytes of large packets in each tick.
     large_rate: u64,
     large_bytes: u64,
     reductions: u32,
@@ -115,11 +115,21 @@ fn a_path_with_large_packets_that_becomes_narrow_is_noticed_within_a_quarter_of_
 }
 
 #[test]
+fn one_large_packet_a_second_is_enough_to_notice_that_a_path_became_narrow() {
+    let mut path = Path::new(Transport::Udp);
+    // In 20 ticks of a second.
+    path.large_rate = 1_264 / 20;
+    path.run(Duration::from_secs(20), true, |_| true);
+    path.run(Duration::from_secs(13), true, |is_reduced| is_reduced);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+}
+
+#[test]
 fn the_probes_of_two_nodes_do_not_make_each_other_probe() {
     let mut path = Path::new(Transport::Udp);
     path.run(Duration::from_secs(1), true, |_| true);
-    // A probe, and the answer to one of the peer.
-    path.large_bytes += 2 * 1_100;
+    // A probe of each, and both answers.
+    path.large_bytes += 4 * 1_264;
     path.run(Duration::from_secs(290), true, |_| true);
     assert_eq!(path.probes, 1);
 }

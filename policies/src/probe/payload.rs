@@ -2,22 +2,25 @@
 
 use super::{Probing, Sample};
 
-/// Up to this size a frame counts as small, in bytes.
-const SMALL_FRAME: u64 = 300;
+/// Up to this size a frame counts as small, in bytes. Small probes and hellos are smaller.
+const SMALL_FRAME: u64 = 150;
 
 impl Probing {
-    /// Returns how many bytes large frames have sent since the tunnel came up, in excess of `SMALL_FRAME` for each frame. One
-    /// of full size counts about 1,100.
+    /// Returns how many bytes large frames have had since the tunnel came up, in both directions, in excess of `SMALL_FRAME` for
+    /// each frame. One of full size counts about 1,260.
     pub fn large_bytes(&self) -> u64 {
         self.large_bytes
     }
 
-    /// Counts the bytes that were sent between two samples.
+    /// Counts the bytes of large frames between two samples.
     pub(super) fn count_large(&mut self, from: &Sample, to: &Sample) {
         let grown = to.counters.since(from.counters);
         let excess = grown.map_or(0, |grown| {
-            let small = grown.tx_packets.saturating_mul(SMALL_FRAME);
-            grown.tx_bytes.saturating_sub(small)
+            let large = |bytes: u64, packets: u64| {
+                bytes.saturating_sub(packets.saturating_mul(SMALL_FRAME))
+            };
+            let sent = large(grown.tx_bytes, grown.tx_packets);
+            sent.saturating_add(large(grown.rx_bytes, grown.rx_packets))
         });
         self.large_bytes = self.large_bytes.saturating_add(excess);
     }
