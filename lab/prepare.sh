@@ -14,6 +14,8 @@ lab_packages=(
 test_packages=(
     /usr/sbin/miniupnpd:miniupnpd
     /usr/bin/prometheus:prometheus
+    /usr/bin/prometheus-alertmanager:prometheus-alertmanager
+    /usr/bin/faketime:faketime
     /usr/bin/openssl:openssl
     /usr/bin/curl:curl
     /usr/bin/faketime:faketime
@@ -37,7 +39,7 @@ board_packages=(
 
 # Packages whose installation starts a daemon. warren does not need these daemons, and Debian's babeld must not run
 # beside warren's own.
-daemon_packages=(babeld miniupnpd prometheus openvpn nftables)
+daemon_packages=(babeld miniupnpd prometheus prometheus-alertmanager openvpn nftables)
 
 missing_packages() {
     local entry

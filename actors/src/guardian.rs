@@ -7,7 +7,7 @@
 pub mod heartbeats;
 pub mod panics;
 
-use crate::messages::ActorRestarted;
+use crate::{mailboxes, messages::ActorRestarted};
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, dev::ToEnvelope,
 };
@@ -49,7 +49,7 @@ pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
     let build = move || build(deps.clone());
     let on_demand = PanicTrigger::default();
     let actor = start(name, &on_demand, build());
-    Guardian {
+    let guardian = Guardian {
         name,
         build: Box::new(build),
         actor,
@@ -57,7 +57,9 @@ pub fn guard<A: Actor<Context = Context<A>>, D: Clone + 'static>(
         panicked_at: VecDeque::new(),
         on_demand,
     }
-    .start()
+    .start();
+    mailboxes::register(name, &guardian);
+    guardian
 }
 
 /// Starts an actor that reports, from its own context, that it runs, and that can be made to panic.

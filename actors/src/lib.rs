@@ -9,6 +9,7 @@ pub mod effects;
 pub mod guardian;
 mod http_connections;
 pub mod live_settings;
+pub mod mailboxes;
 pub mod messages;
 mod repair_log;
 pub mod restart_lock;

@@ -1,6 +1,6 @@
 //! The messages between actors: facts in the past tense, orders in the imperative.
 //! All have the result `()`, so no actor waits for another. A reading is complete and replaces the
-//! previous one, so it is sent by [`offer`], which drops it if the mailbox is full. Orders and
+//! previous one, so it is sent by [`crate::mailboxes::offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
 mod host_facts;
@@ -31,32 +31,8 @@ use policies::{
     units::Uptime,
     waits::Wait,
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use wire::babel::ExitRoutes;
-
-static DROPPED_READINGS: AtomicU64 = AtomicU64::new(0);
-
-/// Sends a reading, or counts it as dropped if the mailbox is full; the next reading makes up for it.
-pub fn offer<M>(to: &Recipient<M>, reading: M)
-where
-    M: Message<Result = ()> + Send + 'static,
-{
-    if to.try_send(reading).is_err() {
-        DROPPED_READINGS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Returns how many readings were dropped since the start because a mailbox was full.
-pub fn dropped_readings() -> u64 {
-    DROPPED_READINGS.load(Ordering::Relaxed)
-}
 
 /// The counters of all links with a tunnel were read.
 #[derive(Clone, Debug, Message)]
@@ -96,6 +72,8 @@ pub struct ProbesRead {
     pub probes: Vec<ProbeReading>,
     /// The probes of all tunnels since the prober started, those of closed tunnels included.
     pub totals: BTreeMap<Role, ProbeTotals>,
+    /// When the neighbours were last asked whether they still reach this node; `None` if they never were.
+    pub asked_at: Option<Uptime>,
 }
 
 /// The source of a report about a peer.

@@ -62,7 +62,7 @@ const fn key(
 }
 
 /// All keys, in the order of the template.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 19] = [
     key("registry", LIVE, |a, b| a.registry == b.registry),
     key("listen", RESTART, |a, b| {
         (&a.listen_udp, &a.listen_tcp) == (&b.listen_udp, &b.listen_tcp)
@@ -94,6 +94,9 @@ pub const KEYS: [Key; 18] = [
         a.private_endpoints == b.private_endpoints
     }),
     key("metrics", LIVE, |a, b| a.metrics == b.metrics),
+    key("metrics-from", LIVE, |a, b| {
+        a.metrics_from == b.metrics_from
+    }),
     key("log", LIVE, |a, b| a.log == b.log),
 ];
 
@@ -121,6 +124,7 @@ mod tests {
         ("lan-discovery", "lan-discovery: off"),
         ("private-endpoints", "private-endpoints: true"),
         ("metrics", "metrics: off"),
+        ("metrics-from", "metrics-from: [7/16]"),
         ("log", "log: debug"),
     ];
 
@@ -174,5 +178,17 @@ mod tests {
             (key.name.to_owned(), effects)
         });
         assert_eq!(manual_rows(), code);
+    }
+
+    #[test]
+    fn every_key_has_a_row_in_the_manual_and_a_line_for_the_fuzzer() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let manual = std::fs::read_to_string(root.join("docs/OPERATIONS.md")).unwrap();
+        let corpus = std::fs::read_to_string(root.join("fuzz/corpus/config/all.yaml")).unwrap();
+        for key in KEYS.map(|key| key.name) {
+            assert!(manual.contains(&format!("\n| `{key}` | ")), "{key}");
+            assert!(corpus.contains(&format!("{key}: ")), "{key}");
+        }
+        parse(&corpus);
     }
 }

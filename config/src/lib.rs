@@ -15,6 +15,7 @@ pub use keys::{Effect, KEYS, Key};
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix},
+    node_reference::NodeReference,
     observation::INFINITY,
 };
 pub use read::{load, parse};
@@ -64,6 +65,8 @@ pub struct Settings {
     pub private_endpoints: PrivateEndpointUse,
     /// The addresses at which metrics are served; none if they are turned off.
     pub metrics: Vec<MetricsAddress>,
+    /// The nodes that may read metrics at the node's own address in the network; all members if there is none.
+    pub metrics_from: Vec<NodeReference>,
     /// The filter of log lines: a level, or `target=level` joined by commas.
     pub log: String,
 }

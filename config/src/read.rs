@@ -12,6 +12,7 @@ use crate::{
 use policies::{
     gain::Rule,
     names::{Endpoint, Prefix},
+    node_reference::NodeReference,
 };
 use serde_yaml::Value;
 use std::{
@@ -165,6 +166,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         lan_discovery,
         private_endpoints,
         metrics,
+        metrics_from,
         log,
     ] = root.keys(KEYS.map(|key| key.name), DOCUMENT, faults);
     let private = private_endpoints.and_then(|tree| private_use(&tree, faults));
@@ -179,11 +181,9 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
     let [openvpn, babeld] = users.unwrap_or_default();
     let transit = transit.and_then(|tree| word(&tree, TRANSIT, faults));
     let transit = transit.unwrap_or_default();
-    let policy = policy.and_then(|tree| word(&tree, POLICY, faults));
     let metered = metered.is_some_and(|tree| flag(&tree, faults) == Some(true));
     let gateway = gateway.is_some_and(|tree| is_gateway(&tree, (transit, metered), faults));
     let metrics = metrics.and_then(|tree| tree.read(METRICS_RIGHT, faults, metrics_of));
-    let log = log.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
     Some(Settings {
         listen_udp: listen_ports(udp, faults),
         listen_tcp: listen_ports(tcp, faults),
@@ -193,7 +193,7 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         transit,
         metered,
         gateway,
-        policy: policy.unwrap_or_default(),
+        policy: rule(policy, faults),
         dry_run: dry_run.is_some_and(|tree| flag(&tree, faults) == Some(true)),
         max_accepted: max_accepted.and_then(|tree| accepted_limit(&tree, faults)),
         tunnels_to_dial: tunnels_to_dial.and_then(|tree| dialled_limit(&tree, faults)),
@@ -203,7 +203,8 @@ fn settings(root: &Tree<'_>, faults: &mut Vec<Fault>) -> Option<Settings> {
         lan_discovery: is_automatic(lan_discovery, faults),
         private_endpoints: private,
         metrics: metrics.or_else(|| metrics_of(&Value::from(METRICS)))?,
-        log: log.unwrap_or_else(|| LOG.to_owned()),
+        metrics_from: list(metrics_from, METRICS_FROM, faults, parsed::<NodeReference>),
+        log: log_filter(log, faults),
         registry: self::registry(registry, faults)?,
     })
 }
@@ -213,6 +214,16 @@ fn is_automatic(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> bool {
     let words = [("auto", true), ("off", false)];
     tree.and_then(|tree| word(&tree, &words, faults))
         .unwrap_or(true)
+}
+
+fn rule(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> Rule {
+    let rule = tree.and_then(|tree| word(&tree, POLICY, faults));
+    rule.unwrap_or_default()
+}
+
+fn log_filter(tree: Option<Tree<'_>>, faults: &mut Vec<Fault>) -> String {
+    let filter = tree.and_then(|tree| tree.read(LOG_RIGHT, faults, log_of));
+    filter.unwrap_or_else(|| LOG.to_owned())
 }
 
 const NEIGHBOURS: &str = "a list of prefixes, such as [7/16]";
@@ -263,6 +274,7 @@ const USER: &str = "a user's name, or its number from 1 to 4294967294; root is n
 const ENDPOINTS: &str = "a list of addresses that others can dial, such as [\"udp:192.0.2.1:1194\", \"tcp:[2001:db8::1]:1194\"]";
 const INTERFACES: &str = "a list of names of links, such as [eth0]; wrn… are our own";
 const METRICS_RIGHT: &str = "ADDRESS:PORT, such as 127.0.0.1:9197, overlay:PORT, the absolute path of a unix socket, a list of these, or off";
+const METRICS_FROM: &str = "a list of nodes, by prefix or name, such as [7/16, monitor]";
 const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 const LOG_RIGHT: &str =
     "a level (error, warn, info, debug, trace) or a filter, such as info,actors=debug";

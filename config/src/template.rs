@@ -67,6 +67,9 @@ private-endpoints: auto
 # path of a unix socket, or off; several as a list.
 metrics: {METRICS}
 
+# The nodes that may read metrics at overlay:PORT, by prefix or name, such as [7/16, monitor]; an empty list lets all members.
+metrics-from: []
+
 # Which log lines are written: error, warn, info, debug, trace, or a filter such as info,actors=debug.
 log: {LOG}
 "

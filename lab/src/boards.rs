@@ -2,6 +2,8 @@
 //!
 //! The drawing itself is `lab/boards/draw`, which runs in the namespace of Prometheus.
 
+pub mod queries;
+
 use crate::{
     Lab, Options,
     bulk_transfer::measure_rate,

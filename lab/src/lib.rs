@@ -29,6 +29,8 @@
 //! | let the router in front of a node misbehave | [`scripted_gateway`] |
 //! | let a real Prometheus scrape the nodes and the registry | [`prometheus`] |
 //! | load or attack a registry without nodes | [`standalone_registry`], [`registry_connection`] |
+//! | provoke an alert | [`measure::alerts`] |
+//! | compare metrics with the kernel and babeld | [`measure::figures`] |
 //! | inject faults and attacks, and compare with the promises | [`faults`], and `./test --faults` |
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |

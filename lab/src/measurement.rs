@@ -143,6 +143,24 @@ pub(crate) enum Measurement {
         #[arg(long, default_value_t = 20)]
         crowd: usize,
     },
+    /// The time until each alert fires and ends, by a real Prometheus and a real Alertmanager.
+    Alerts {
+        /// The groups of alerts; each needs up to five minutes.
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["network", "lines", "processes", "hosts", "certificates", "drains"])]
+        groups: Vec<measure::alerts::Group>,
+    },
+    /// Metrics beside what the kernel and babeld say: in ten faults, and after transfers of 100 MB.
+    Figures {
+        /// What is compared; each needs up to five minutes.
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["faults", "transfers"])]
+        parts: Vec<measure::figures::Part>,
+    },
+    /// The results of each query of each board, the slowest one, and the most series of a panel.
+    Boards {
+        /// Number of nodes: one real one, or so many synthetic ones.
+        #[arg(long, default_value_t = 500)]
+        nodes: usize,
+    },
     /// The kind of link by which three nodes accept tunnels here.
     AcceptingSlots,
     /// The time until a newcomer gets its first reply.
@@ -253,6 +271,12 @@ impl Measurement {
             }
             Self::Hang => to_json(measure::hang::measure()?),
             Self::Lan { crowd } => to_json(measure::lan::measure(crowd)?),
+            Self::Alerts { groups } => to_json(measure::alerts::measure(
+                &groups,
+                measure::alerts::Extent::Full,
+            )?),
+            Self::Figures { parts } => to_json(measure::figures::measure(&parts)?),
+            Self::Boards { nodes } => to_json(measure::boards::measure(nodes)?),
             Self::AcceptingSlots => to_json(measure::accepting_slots::measure()?),
             Self::Join => to_json(measure::join::measure()?),
             Self::RegistryOutage => to_json(measure::registry_outage::measure()?),

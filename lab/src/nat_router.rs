@@ -193,6 +193,19 @@ impl NatRouter {
         &self.namespace
     }
 
+    /// Passes what arrives at this TCP port from the internet to the node, as an operator would configure it by hand.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the rule.
+    pub fn forward_tcp_port(&self, port: u16) -> Result<()> {
+        let rules = format!(
+            "table ip forwarded {{\nchain prerouting {{\ntype nat hook prerouting priority -110\n\
+             iifname != lan0 tcp dport {port} dnat to {NODE_ADDRESS}\n}}\n}}\n\
+             insert rule inet filter forward tcp dport {port} accept\n"
+        );
+        load_nft_rules(&self.namespace, &rules)
+    }
+
     /// Stops miniupnpd with SIGTERM, if it runs.
     pub fn stop_miniupnpd(&self) {
         let process = self

@@ -1,5 +1,9 @@
 //! One node of the lab, handled from outside: its namespace, its folder, its daemon.
 
+mod faults;
+
+pub use faults::SERVER_PORT;
+
 use crate::{
     http, netns,
     proc_files::{command_line, is_running, parent_pid},

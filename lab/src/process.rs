@@ -210,6 +210,19 @@ pub(crate) fn last_lines(file: &Path, count: usize) -> String {
         .join("\n")
 }
 
+/// The arguments by which env(1) gives a program a clock that is wrong by this offset, such as `+45s`
+/// (Debian package `libfaketime`); none if it is empty. The monotonic clock is as before.
+pub(crate) fn false_clock(offset: &str) -> Vec<String> {
+    if offset.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned(),
+        format!("FAKETIME={offset}"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+    ]
+}
+
 /// The `warren` that the lab runs: what `WARREN_PROGRAM` names, else the one beside our own program, else the one
 /// in `PATH`.
 pub fn warren_program() -> PathBuf {

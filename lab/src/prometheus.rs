@@ -1,5 +1,11 @@
 //! A real Prometheus that scrapes all nodes and the registry of a lab once a second, and loads the shipped rules.
 
+mod alertmanager;
+mod short_rules;
+
+pub use alertmanager::Alertmanager;
+pub use short_rules::{SHORT_FOR_S, short_rules};
+
 use crate::{Lab, Node, http, network::REGISTRY_METRICS_PORT, process::Process, wait::wait_until};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -39,15 +45,23 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Lets each node serve its metrics on all addresses. To be called before the nodes are started.
+    /// Lets each node serve its metrics on all addresses, and routers pass them on. To be called before the nodes are started.
     ///
     /// # Errors
-    /// Fails if a configuration cannot be changed.
+    /// Fails if a configuration cannot be changed, or if a router's kernel rejects a rule.
     pub fn configure_nodes(lab: &Lab) -> Result<()> {
-        let address = format!("'[::]:{NODE_PORT}'");
-        lab.nodes()
-            .iter()
-            .try_for_each(|node| node.configure("metrics", &address))
+        for router in lab.nat_routers() {
+            router.forward_tcp_port(NODE_PORT)?;
+        }
+        lab.nodes().iter().try_for_each(Self::configure_node)
+    }
+
+    /// Lets one node serve its metrics on all addresses, from its next start on.
+    ///
+    /// # Errors
+    /// Fails if the configuration cannot be changed.
+    pub fn configure_node(node: &Node) -> Result<()> {
+        node.configure("metrics", &format!("'[::]:{NODE_PORT}'"))
     }
 
     /// Starts Prometheus with the rules in this file.
@@ -56,6 +70,33 @@ impl Prometheus {
     /// Fails if Prometheus cannot be started, or does not answer.
     pub fn start(lab: &Lab, rules: &Path) -> Result<Self> {
         Self::start_in(lab, lab.internet_namespace(), &configuration(lab, rules)?)
+    }
+
+    /// Starts Prometheus with the rules in this file, so that it sends alerts to a running [`Alertmanager`].
+    ///
+    /// # Errors
+    /// Fails if Prometheus cannot be started, or does not answer.
+    pub fn start_with_alerts(lab: &Lab, rules: &Path) -> Result<Self> {
+        let address = alertmanager::ADDRESS;
+        let targets =
+            format!("alertmanagers: [{{ static_configs: [{{ targets: ['{address}'] }}] }}]");
+        let configuration = configuration(lab, rules)?;
+        let configuration = format!("{configuration}alerting: {{ {targets} }}\n");
+        Self::start_in(lab, lab.internet_namespace(), &configuration)
+    }
+
+    /// Starts Prometheus with these jobs beside that of the registry, and with the rules in this file.
+    ///
+    /// # Errors
+    /// Fails if Prometheus cannot be started, or does not answer.
+    pub fn start_with_jobs(lab: &Lab, rules: &Path, jobs: &str) -> Result<Self> {
+        let registry = registry_target(lab);
+        let registry = format!(
+            "- job_name: {REGISTRY_JOB}\n  static_configs: [{{ targets: ['{registry}'] }}]\n"
+        );
+        let rules = format!("rule_files: ['{}']\n", rules.display());
+        let configuration = format!("{rules}scrape_configs:\n{registry}{jobs}");
+        Self::start_in(lab, lab.internet_namespace(), &configuration)
     }
 
     /// Starts Prometheus on a member of the network, without rules; it gets the list of nodes from the registry.
@@ -202,7 +243,8 @@ fn registry_target(lab: &Lab) -> String {
 }
 
 fn configuration(lab: &Lab, rules: &Path) -> Result<String> {
-    let nodes: Vec<_> = (0..lab.nodes().len()).map(node_target).collect();
+    let target = |index| format!("{}:{NODE_PORT}", lab.uplink_address(index));
+    let nodes: Vec<_> = (0..lab.nodes().len()).map(target).collect();
     let registry = registry_target(lab);
     let mut text = "global: { scrape_interval: 1s, evaluation_interval: 1s }\n".to_owned();
     writeln!(text, "rule_files: ['{}']\nscrape_configs:", rules.display())?;

@@ -25,7 +25,9 @@ const FULL_SIZE_BYTES: usize = 1360;
 pub enum ProbeKind {
     /// Header and cookie; the whole frame has 70 bytes. It shows whether the peer is alive.
     Liveness,
-    /// A few bytes more. It is sent with a full-size probe, and shows that small packets pass.
+    /// A few bytes more. It asks whether the peer is still reached; nothing follows if one is not answered.
+    Question,
+    /// A few bytes more again. It is sent with a full-size probe, and shows that small packets pass.
     Small,
     /// As large as the slot's MTU allows. It shows whether large packets pass.
     FullSize,
@@ -36,6 +38,7 @@ impl ProbeKind {
     const fn message_bytes(self) -> usize {
         match self {
             Self::Liveness => 16,
+            Self::Question => 20,
             Self::Small => 24,
             Self::FullSize => FULL_SIZE_BYTES,
         }
@@ -43,7 +46,7 @@ impl ProbeKind {
 
     /// Returns the kind of probes that have this size in bytes.
     fn of_size(message_bytes: usize) -> Option<Self> {
-        [Self::Liveness, Self::Small, Self::FullSize]
+        [Self::Liveness, Self::Question, Self::Small, Self::FullSize]
             .into_iter()
             .find(|kind| kind.message_bytes() == message_bytes)
     }

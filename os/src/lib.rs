@@ -34,5 +34,6 @@ pub mod process;
 pub mod process_usage;
 pub mod randomness;
 pub mod route_check;
+pub mod server_drops;
 pub mod socket_drops;
 pub mod udp_ports;

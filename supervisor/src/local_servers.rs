@@ -4,11 +4,12 @@ use crate::host::Host;
 use actix_web::dev::ServerHandle;
 use actors::sinks::{
     control::{self, DaemonRequest},
-    exporter::{self, ExporterError, Listen},
+    exporter::{self, ExporterError, Listen, Readers},
     telemetry::Published,
 };
-use config::{MetricsAddress, paths::Paths};
+use config::{MetricsAddress, Settings, paths::Paths};
 use os::clock::Clock;
+use policies::node_reference::NodeReference;
 use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use wire::errors::Chain;
@@ -24,21 +25,20 @@ pub(crate) struct MetricsServer {
     clock: Clock,
     published: Published,
     addresses: Vec<MetricsAddress>,
+    /// The nodes that may read metrics by the network.
+    readers: Vec<NodeReference>,
     /// The running servers; those whose address cannot be used are missing.
     handles: Vec<ServerHandle>,
 }
 
 impl MetricsServer {
-    /// Serves metrics at these addresses. One that cannot be used is logged, and the others are served.
-    pub(crate) fn start(
-        addresses: &[MetricsAddress],
-        clock: &Clock,
-        published: &Published,
-    ) -> Self {
+    /// Serves metrics as the settings say. An address that cannot be used is logged, and the others are served.
+    pub(crate) fn start(settings: &Settings, clock: &Clock, published: &Published) -> Self {
         let mut server = Self {
             clock: clock.clone(),
             published: published.clone(),
-            addresses: addresses.to_vec(),
+            addresses: settings.metrics.clone(),
+            readers: settings.metrics_from.clone(),
             handles: Vec::new(),
         };
         server.serve_all();
@@ -64,7 +64,8 @@ impl MetricsServer {
             MetricsAddress::Unix(path) => Listen::Unix(path.clone()),
             MetricsAddress::Overlay(port) => {
                 let own = identity.network.node_address(identity.prefix);
-                Listen::Tcp(SocketAddr::new(own.into(), *port))
+                let readers = Readers(self.readers.clone());
+                Listen::Overlay(SocketAddr::new(own.into(), *port), readers)
             }
         };
         let server = exporter::serve(&listen, self.clock.clone(), self.published.clone())?;
@@ -79,24 +80,23 @@ impl MetricsServer {
         }
     }
 
-    /// Serves metrics at other addresses. The old servers are stopped first, because the addresses may overlap.
+    /// Serves metrics at other addresses, or to other nodes. The old servers are stopped first, because the addresses may overlap.
     ///
     /// # Errors
     /// A new address cannot be used; metrics are served at the old ones again.
-    pub(crate) async fn move_to(
-        &mut self,
-        addresses: &[MetricsAddress],
-    ) -> Result<(), ExporterError> {
-        if self.addresses == addresses {
+    pub(crate) async fn move_to(&mut self, settings: &Settings) -> Result<(), ExporterError> {
+        if self.addresses == settings.metrics && self.readers == settings.metrics_from {
             return Ok(());
         }
         self.stop().await;
-        let old = std::mem::replace(&mut self.addresses, addresses.to_vec());
+        let old = std::mem::replace(&mut self.addresses, settings.metrics.clone());
+        let old_readers = std::mem::replace(&mut self.readers, settings.metrics_from.clone());
         let Some(error) = self.serve_all() else {
             return Ok(());
         };
         self.stop().await;
         self.addresses = old;
+        self.readers = old_readers;
         self.serve_all();
         Err(error)
     }

@@ -170,7 +170,7 @@ impl Reloader {
     async fn apply(&mut self) -> Result<ReloadDocument, ReloadError> {
         let (new, wanted) = self.read()?;
         self.metrics
-            .move_to(&new.metrics)
+            .move_to(&new)
             .await
             .map_err(|error| self.metrics_error(&error))?;
         self.log.replace(&new.log);

@@ -250,7 +250,7 @@ async fn run_node(
     .await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
     let published = publish(&identity, program.revision, &live, &host, &clock);
-    let metrics = MetricsServer::start(&settings.metrics, &clock, &published);
+    let metrics = MetricsServer::start(&settings, &clock, &published);
     let requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));

@@ -104,6 +104,47 @@ fn each_alert_has_a_runbook_with_all_parts_and_each_runbook_an_alert() {
     }
 }
 
+/// Degraded findings without an alert of their own, and the alert that an operator gets instead.
+const NOT_IN_RULES: [(&str, &str); 5] = [
+    (
+        "registry_away",
+        "WarrenRegistryAway, once and not once a node",
+    ),
+    ("certificate_expires", "WarrenCertificateExpires"),
+    ("clock_off", "WarrenClockOff"),
+    ("process_restarting", "WarrenProcessFlapping"),
+    (
+        "port_mapping_missing",
+        "WarrenLeaseLost; a router that never maps ports is no fault",
+    ),
+];
+
+#[test]
+fn each_degraded_finding_has_an_alert() {
+    let rules: Vec<_> = alerts().into_iter().map(|(_, rule)| rule).collect();
+    let names: BTreeSet<_> = alerts().into_iter().map(|(name, _)| name).collect();
+    let exprs: String = rules
+        .iter()
+        .map(|rule| rule["expr"].as_str().unwrap())
+        .collect();
+    let mut count = 0;
+    for line in read("docs/OPERATIONS.md").lines() {
+        let columns: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, finding, "degraded", ..] = columns[..] else {
+            continue;
+        };
+        let finding = finding.trim_matches('`');
+        let elsewhere = NOT_IN_RULES.iter().find(|(name, _)| *name == finding);
+        let is_alerted = match elsewhere {
+            Some((_, alert)) => names.contains(alert.split([',', ';']).next().unwrap()),
+            None => exprs.contains(finding),
+        };
+        assert!(is_alerted, "no alert for {finding}");
+        count += 1;
+    }
+    assert!(count >= 10, "only {count} degraded findings");
+}
+
 #[test]
 fn each_alert_is_tested_with_its_fault_and_without() {
     let tests = list(&yaml("dashboards/prometheus/warren.tests.yml")["tests"]);

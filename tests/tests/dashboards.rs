@@ -1,16 +1,14 @@
 //! The Grafana boards: their form, and each of their queries asked of a real Prometheus that scrapes a real network.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
-    Lab, Options, PingSchedule, is_skipped_without_root,
+    Lab, Options, PingSchedule,
+    boards::queries::{BOARDS, Query, Selection, all_queries, board, panels},
+    is_skipped_without_root,
     progress::progress,
-    prometheus::{NODES_JOB, Prometheus, REGISTRY_JOB, node_target, shipped_rules},
+    prometheus::{Prometheus, node_target, shipped_rules},
     wait::{pause, wait_until},
 };
 use serde_json::Value;
@@ -25,8 +23,6 @@ const SHOWN: usize = 1;
 const KILLED: usize = 5;
 /// Queries are asked again until they are all good, or for this long.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// The names of all boards.
-const BOARDS: [&str; 5] = ["network", "node", "tunnel", "policy", "registry"];
 /// Panels that are empty while nothing has happened that they show.
 const MAY_BE_EMPTY: &[(&str, &str)] = &[("policy", "Drains that succeed")];
 /// Panels whose newest value must be above zero.
@@ -56,39 +52,14 @@ const ABOVE_ZERO: &[(&str, &str)] = &[
     ("registry", "Responses by call"),
 ];
 
-fn board(name: &str) -> Value {
-    let file = format!("../dashboards/grafana/boards/{name}.json");
-    let text = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// All panels but the rows.
-fn panels(board: &Value) -> Vec<&Value> {
-    let panels = list(&board["panels"]).iter();
-    panels.filter(|panel| panel["type"] != "row").collect()
-}
-
-/// The title of the panel and the query, for each query of the board.
-fn queries(board: &Value) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let of_panel = |panel: &&Value| {
-        let title = text(&panel["title"]);
-        let targets = list(&panel["targets"]).to_vec();
-        targets
-            .into_iter()
-            .map(move |target| (title.clone(), text(&target["expr"])))
-    };
-    panels(board).iter().flat_map(of_panel).collect()
 }
 
 #[test]
 fn boards_have_the_form_that_operators_expect() {
     for name in BOARDS {
-        let board = board(name);
+        let board = board(name).unwrap();
         assert_eq!(board["uid"], format!("warren-{name}"));
         assert!(board["id"].is_null());
         assert!((39..=41).contains(&board["schemaVersion"].as_u64().unwrap()));
@@ -138,7 +109,8 @@ fn boards_have_the_form_that_operators_expect() {
 
 #[test]
 fn queries_show_the_selected_nodes_only_and_count_events_exactly() {
-    for (name, (title, query)) in all_queries() {
+    for query in all_queries().unwrap() {
+        let (name, title, query) = (query.board, query.panel, query.expr);
         let place = format!("{name}: {title}: {query}");
         let is_of_all =
             query.contains("ALERTS{") || title == "Do nodes reach it" || title == "Oldest answers";
@@ -162,15 +134,6 @@ fn queries_show_the_selected_nodes_only_and_count_events_exactly() {
             "{place} counts nodes that cannot be reached"
         );
     }
-}
-
-fn all_queries() -> Vec<(&'static str, (String, String))> {
-    let of_board = |name| {
-        queries(&board(name))
-            .into_iter()
-            .map(move |query| (name, query))
-    };
-    BOARDS.into_iter().flat_map(of_board).collect()
 }
 
 /// Names of our metrics and recording rules in a text.
@@ -199,7 +162,8 @@ fn the_boards_use_documented_metrics_only() {
         .filter_map(|line| line.trim().strip_prefix("- record: "));
     let mut known = metrics(&documents);
     known.extend(recorded);
-    for (name, (title, query)) in all_queries() {
+    for query in all_queries().unwrap() {
+        let (name, title, query) = (query.board, query.panel, query.expr);
         let unknown: Vec<_> = metrics(&query).difference(&known).copied().collect();
         assert_eq!(unknown, [""; 0], "{name}: {title}: {query}");
         let is_other = query.contains("ALERTS{") || query.contains("up{");
@@ -210,46 +174,12 @@ fn the_boards_use_documented_metrics_only() {
     }
 }
 
-/// The nodes whose figures are asked for.
-struct Selection {
-    /// Another end of a tunnel of the shown node.
-    peer: String,
-    /// The prefix of the shown node.
-    prefix: String,
-}
-
-/// Escapes a value as Grafana does for a regular expression in a query.
-fn regex(value: &str) -> String {
-    value.replace('.', r"\\.")
-}
-
-/// Fills in Grafana's variables as it would.
-fn filled_in(board: &str, query: &str, selection: &Selection) -> String {
-    let job = if board == "registry" {
-        REGISTRY_JOB
-    } else {
-        NODES_JOB
-    };
-    let all: Vec<_> = (0..NODES)
-        .map(node_target)
-        .map(|target| regex(&target))
-        .collect();
-    query
-        .replace("$__rate_interval", "15s")
-        .replace("$__interval", "10s")
-        .replace("$__range", "60s")
-        .replace("$job", job)
-        .replace("=~\"$instance\"", &format!("=~\"({})\"", all.join("|")))
-        .replace("$instance", &node_target(SHOWN))
-        .replace("$peer", &selection.peer)
-        .replace("$prefix", &selection.prefix)
-}
-
 /// What is wrong with the answers; nothing when all is as it should be.
 fn complaints(prometheus: &Prometheus, selection: &Selection) -> Vec<String> {
-    let complaint = |(name, (title, query)): (&str, (String, String))| {
+    let complaint = |query: Query| {
+        let (name, title) = (query.board, query.panel.clone());
         let place = format!("{name}: {title}");
-        let query = filled_in(name, &query, selection);
+        let query = selection.fill_in(&query);
         let samples = match prometheus.query(&query) {
             Ok(samples) => samples,
             Err(error) => return Some(format!("{place}: {error:#}")),
@@ -266,7 +196,11 @@ fn complaints(prometheus: &Prometheus, selection: &Selection) -> Vec<String> {
             None
         }
     };
-    all_queries().into_iter().filter_map(complaint).collect()
+    all_queries()
+        .unwrap()
+        .into_iter()
+        .filter_map(complaint)
+        .collect()
 }
 
 /// Compares figures of the boards with what the nodes say of themselves.
@@ -289,13 +223,11 @@ fn differences(lab: &Lab, prometheus: &Prometheus, selection: &Selection) -> Res
         ("registry", "Nodes", 6),
     ];
     let mut wrong = Vec::new();
+    let queries = all_queries()?;
     for (name, title, value) in expected {
-        let queries = queries(&board(name));
-        let (_, query) = queries
-            .iter()
-            .find(|(other, _)| other == title)
-            .context(title)?;
-        let shown = prometheus.value(&filled_in(name, query, selection))?;
+        let is_it = |query: &&Query| query.board == name && query.panel == title;
+        let query = queries.iter().find(is_it).context(title)?;
+        let shown = prometheus.value(&selection.fill_in(query))?;
         if format!("{shown}") != value.to_string() {
             wrong.push(format!("{name}: {title}: {shown} instead of {value}"));
         }
@@ -325,8 +257,11 @@ fn no_query_of_the_boards_is_in_error_or_empty_on_a_network_under_load() -> Resu
         Some(tunnels.tunnels.first()?.peer.clone())
     });
     let selection = Selection {
+        targets: (0..NODES).map(node_target).collect(),
+        shown: node_target(SHOWN),
         peer: peer.context("no tunnel")?,
         prefix: node.prefix()?.to_owned(),
+        rate_interval: "15s",
     };
     let mut last = vec!["nothing was asked".to_owned()];
     let good = wait_until(DEADLINE, || {
@@ -342,8 +277,9 @@ fn no_query_of_the_boards_is_in_error_or_empty_on_a_network_under_load() -> Resu
             prometheus.log_tail()
         );
     }
-    let shown: usize = BOARDS.iter().map(|name| panels(&board(name)).len()).sum();
-    let asked = all_queries().len();
+    let count = |name: &&str| panels(&board(name).unwrap()).len();
+    let shown: usize = BOARDS.iter().map(count).sum();
+    let asked = all_queries()?.len();
     progress(format!(
         "boards: 5, {shown} panels, {asked} queries, empty 0, errors 0"
     ));

@@ -1,33 +1,26 @@
-//! Compares metrics with the kernel's own counts: datagrams that a server did not read in time.
+//! Compares metrics with what the kernel and babeld say: in faults, and for datagrams that a server did not read in time.
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Lab, Node, Options, is_skipped_without_root, netns,
+    Lab, Node, Options, is_skipped_without_root,
+    measure::figures::{FigureRecord, MAX_DELAY, kernel_drops, observe},
+    node::SERVER_PORT,
     progress::progress,
     wait::{pause, wait_until},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{
-    net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
-};
-use wire::control::{STATUS_PATH, StatusDocument};
+use std::time::Duration;
 
-/// A figure is true after this time at the latest.
-const MAX_DELAY: Duration = Duration::from_secs(5);
-/// Time until a process runs after the start of its node.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// The UDP port of the nodes' servers.
-const SERVER_PORT: u16 = 1194;
 /// Datagrams that are sent to a server while it does not read: more than its receive buffer holds.
 const FLOOD: usize = 6_000;
+/// For how long figures are compared in a fault.
+const FAULT_SPAN: Duration = Duration::from_secs(8);
+/// Nodes of the network whose figures are compared in a fault, and the node that is disconnected.
+const NODES: usize = 3;
+const CUT: std::ops::Range<usize> = 0..1;
 
 /// Waits until a sample has this value; fails with the sample's last value.
 fn await_value(node: &Node, sample: &str, expected: u64) -> Result<Duration> {
-    let started_at = Instant::now();
+    let started_at = std::time::Instant::now();
     let is_right = || (node.metric(sample).ok()? == expected).then_some(());
     wait_until(MAX_DELAY, is_right).with_context(|| {
         let shown = node.metric(sample);
@@ -36,32 +29,37 @@ fn await_value(node: &Node, sample: &str, expected: u64) -> Result<Duration> {
     Ok(started_at.elapsed())
 }
 
-fn pid_of(node: &Node, name: &str) -> Result<u32> {
-    let pid = wait_until(START_TIMEOUT, || {
-        let status: StatusDocument = node.control_document(STATUS_PATH).ok()?;
-        let mut processes = status.processes.into_iter();
-        processes.find(|process| process.name == name)?.pid
-    });
-    pid.with_context(|| node.describe(&format!("does not run {name}")))
+/// Fails if a figure differed from the truth for too long.
+fn check(records: &[FigureRecord]) -> Result<()> {
+    ensure!(!records.is_empty(), "nothing was compared");
+    for record in records {
+        let (fault, metric) = (record.fault, record.metric);
+        let longest = record.longest_difference_s;
+        progress(format!(
+            "{fault}: {metric}differed for {longest:.1} s at most"
+        ));
+        ensure!(longest <= MAX_DELAY.as_secs_f64(), "{record:?}");
+    }
+    Ok(())
 }
 
-/// The drops of the UDP sockets with this local port, as the kernel of the node's namespace counts them.
-fn kernel_drops(node: &Node, port: u16) -> Result<u64> {
-    let suffix = format!(":{port:04X}");
-    let mut sum = 0;
-    for file in ["/proc/net/udp", "/proc/net/udp6"] {
-        let text = node.command("cat", &[file])?;
-        for line in text.lines() {
-            let columns: Vec<_> = line.split_ascii_whitespace().collect();
-            if columns.get(1).is_some_and(|local| local.ends_with(&suffix)) {
-                sum += columns
-                    .last()
-                    .context("a line has no column")?
-                    .parse::<u64>()?;
-            }
-        }
+#[test]
+fn figures_are_true_within_five_seconds_after_a_node_is_disconnected_and_is_back() -> Result<()> {
+    if is_skipped_without_root("figures") {
+        return Ok(());
     }
-    Ok(sum)
+    let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+    lab.split(CUT)?;
+    let took = await_value(lab.node(0)?, "warren_ready ", 0)?;
+    progress(format!(
+        "not ready {:.1} s after it was disconnected",
+        took.as_secs_f64()
+    ));
+    check(&observe(&lab, "disconnected", FAULT_SPAN)?)?;
+    lab.join_parts(CUT)?;
+    check(&observe(&lab, "back", FAULT_SPAN)?)?;
+    assert_eq!(lab.stop_nodes(), [0; 0]);
+    Ok(())
 }
 
 #[test]
@@ -77,19 +75,7 @@ fn datagrams_that_a_server_did_not_read_in_time_are_counted() -> Result<()> {
     let (node, other) = (lab.node(0)?, lab.node(1)?);
     let drops = "warren_openvpn_receive_dropped_total{process=\"server-udp\"}";
     ensure!(node.metric(drops)? == 0);
-    let server = Pid::from_raw(i32::try_from(pid_of(node, "server-udp")?)?);
-    kill(server, Signal::SIGSTOP)?;
-    let to: SocketAddr = format!("45.67.1.1:{SERVER_PORT}").parse()?;
-    let flood = netns::run_inside(other.namespace(), || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        for _ in 0..FLOOD {
-            // The sender's own buffer may be full for a moment.
-            socket.send_to(&[0; 1_000], to).ok();
-        }
-        Ok(())
-    });
-    kill(server, Signal::SIGCONT)?;
-    flood?;
+    node.overflow_server(other.namespace(), "45.67.1.1", FLOOD)?;
     pause(Duration::from_secs(1));
     let lost = kernel_drops(node, SERVER_PORT)?;
     ensure!(lost > 0, "the flood was too small");

@@ -1,4 +1,4 @@
-//! Prometheus finds nodes by the registry's list, and scrapes them by their own addresses in the network.
+//! Prometheus finds nodes by the registry's list, and scrapes them by their own addresses in the network; other nodes may not.
 
 use anyhow::{Context, Result};
 use lab::{
@@ -22,6 +22,7 @@ fn the_registry_lists_all_nodes_and_they_are_scraped_by_their_own_addresses() ->
     let lab = Lab::build_joined(Options::with_nodes(NODES))?;
     for node in lab.nodes() {
         node.configure("metrics", "['127.0.0.1:9197', 'overlay:9197']")?;
+        node.configure("metrics-from", &format!("[{}]", lab.node(0)?.name()))?;
     }
     lab.start_and_converge()?;
     let started_at = Instant::now();
@@ -45,5 +46,13 @@ fn the_registry_lists_all_nodes_and_they_are_scraped_by_their_own_addresses() ->
         let scraped = prometheus.value(&target)?;
         anyhow::ensure!(format!("{scraped}") == "1", "{target} is {scraped}");
     }
+    let url = format!("http://[{}]:9197/metrics", lab.node(2)?.identity()?.address);
+    let answer = lab
+        .node(1)?
+        .command("curl", &["-s", "-g", "-w", "%{http_code}", &url])?;
+    assert_eq!(
+        answer,
+        "this node's metrics-from does not list your node\n403"
+    );
     Ok(())
 }

@@ -5,10 +5,11 @@
 mod route_checks;
 
 use crate::live_settings::{LiveSettings, Mode};
+use crate::mailboxes::offer;
 use crate::messages::{
     CandidatesMeasured, Decided, DocumentsChanged, DrainsRead, LinksSampled, Ordered,
     OriginsClaimed, PeersRead, ProbesRead, RoutesRead, RoutesSuspected, SettingsChanged,
-    log_decision, offer,
+    log_decision,
 };
 use crate::store::{SharedRouteView, Store, TunnelTable};
 use actix::{Actor, Context, Handler, Recipient};
@@ -432,6 +433,7 @@ mod tests {
                 at,
                 probes: Vec::new(),
                 totals: Default::default(),
+                asked_at: None,
             })
             .await
             .unwrap();

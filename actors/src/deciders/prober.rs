@@ -14,7 +14,8 @@ mod tunnel;
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
-    messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead, offer},
+    mailboxes::offer,
+    messages::{DocumentsChanged, LinksSampled, Ordered, ProbesRead},
     store::{Loss, Losses, LostPeers, SharedCandidates, TunnelTable},
 };
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle, StreamHandler};
@@ -31,6 +32,7 @@ use policies::{
     orders::{CloseReason, Order},
     probe::{Liveness, ProbePace, Probing, Seq, SuspicionLimit},
     probe_history::ProbeTotals,
+    silence::Silence,
     units::Uptime,
 };
 use sending::*;
@@ -78,6 +80,9 @@ pub struct Prober {
     /// The probes of tunnels that have closed.
     closed: BTreeMap<Role, ProbeTotals>,
     suspicion_limit: SuspicionLimit,
+    silence: Silence,
+    /// When the neighbours were last asked whether they still reach this node.
+    asked_at: Option<Uptime>,
     reported_at: Option<Uptime>,
     timer: Option<SpawnHandle>,
 }
@@ -112,6 +117,8 @@ impl Prober {
             tunnels,
             closed: BTreeMap::new(),
             suspicion_limit,
+            silence: Silence::default(),
+            asked_at: None,
             reported_at: None,
             timer: None,
         }
@@ -233,6 +240,7 @@ impl Prober {
             at: now,
             probes: readings.collect(),
             totals: self.probe_totals(),
+            asked_at: self.asked_at,
         };
         self.readers
             .iter()
@@ -273,6 +281,8 @@ impl Prober {
                     tunnel.answered_at = Some(now);
                     tunnel.probing.on_reply(Seq(reply.sequence), now);
                 }
+                // The frame itself, which the link has counted, ends the silence.
+                ProbeKind::Question => {}
                 ProbeKind::Small => tunnel.path_mtu.on_small_reply(reply.sequence),
                 ProbeKind::FullSize => tunnel.path_mtu.on_full_size_reply(reply.sequence, now),
             }
@@ -321,6 +331,12 @@ impl Handler<LinksSampled> for Prober {
 
     fn handle(&mut self, sampled: LinksSampled, ctx: &mut Self::Context) {
         self.update_tunnels(&sampled.links, sampled.at);
+        let received = sampled.links.iter().map(|link| link.counters.rx_packets);
+        let received = received.fold(0, u64::saturating_add);
+        if self.silence.should_ask(received, sampled.at) {
+            ask_neighbours(self.sockets.as_ref(), &mut self.tunnels);
+            self.asked_at = Some(sampled.at);
+        }
         self.tick(ctx);
     }
 }

@@ -8,9 +8,11 @@
 mod event_samples;
 mod families;
 mod protocol;
+mod readers;
 mod samples;
 
 pub use families::{FAMILIES, Family, Kind};
+pub use readers::Readers;
 pub(crate) use samples::transport;
 
 use crate::http_connections::{ConnectionLimits, Connections, limited};
@@ -25,7 +27,8 @@ use actix_web::{
     middleware, web,
 };
 use families::MAX_HEALTHY_AGE;
-use os::{clock::Clock, process_usage::OwnUsage};
+use os::{clock::Clock, process_usage::OwnUsage, server_drops::dropped_frames};
+use policies::names::Transport;
 use prometheus::{
     Registry, TextEncoder,
     core::{Collector, Desc},
@@ -40,6 +43,8 @@ use wire::errors::Chain;
 pub enum Listen {
     /// HTTP on TCP.
     Tcp(SocketAddr),
+    /// HTTP on TCP at the node's own address in the network, for these nodes.
+    Overlay(SocketAddr, Readers),
     /// HTTP on a Unix socket; a socket that already exists at that path is replaced.
     Unix(PathBuf),
 }
@@ -79,9 +84,18 @@ const MAX_CONNECTIONS: usize = 64;
 /// [`ExporterError`]; nothing is served then.
 pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Server, ExporterError> {
     let registry = registry(published.clone(), clock.clone()).map_err(ExporterError::Register)?;
-    let build_app = move || build_app((registry.clone(), published.clone(), clock.clone()));
+    let readers = match listen {
+        Listen::Overlay(_, readers) => readers.clone(),
+        Listen::Tcp(_) | Listen::Unix(_) => Readers::default(),
+    };
+    let build_app = move || {
+        build_app(
+            (registry.clone(), published.clone(), clock.clone()),
+            readers.clone(),
+        )
+    };
     let bound = match listen {
-        Listen::Tcp(address) => serve_tcp(*address, build_app),
+        Listen::Tcp(address) | Listen::Overlay(address, _) => serve_tcp(*address, build_app),
         Listen::Unix(path) => HttpServer::new(build_app)
             .workers(1)
             .worker_max_blocking_threads(1)
@@ -94,7 +108,7 @@ pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Serv
     };
     bound.map_err(|source| ExporterError::Bind {
         at: match listen {
-            Listen::Tcp(address) => address.to_string(),
+            Listen::Tcp(address) | Listen::Overlay(address, _) => address.to_string(),
             Listen::Unix(path) => path.display().to_string(),
         },
         source,
@@ -133,6 +147,7 @@ where
 
 fn build_app(
     (registry, published, clock): (Registry, Published, Clock),
+    readers: Readers,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -146,11 +161,32 @@ fn build_app(
         .app_data(web::Data::new(registry))
         .app_data(web::Data::new(published))
         .app_data(web::Data::new(clock))
+        .app_data(web::Data::new(readers))
+        .wrap(middleware::from_fn(reject_other_readers))
         .wrap(middleware::Compress::default())
         .service(page("/", index))
         .service(page("/metrics", metrics))
         .service(page("/healthz", healthz))
         .service(page("/readyz", readyz))
+}
+
+/// Answers 403 to a node that may not read metrics.
+async fn reject_other_readers(
+    readers: web::Data<Readers>,
+    published: web::Data<Published>,
+    request: ServiceRequest,
+    next: middleware::Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    // A Unix socket has no address; its folder says who may connect.
+    let from = request.peer_addr().map(|from| from.ip().to_canonical());
+    if from.is_none_or(|from| readers.admit(from, &published.load())) {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let text = "this node's metrics-from does not list your node\n";
+    let response = HttpResponse::Forbidden()
+        .content_type(ContentType::plaintext())
+        .body(text);
+    Ok(request.into_response(response).map_into_right_body())
 }
 
 /// Returns a resource that answers GET and HEAD.
@@ -209,6 +245,7 @@ impl Collector for SnapshotCollector {
         let source = Source {
             node: &node,
             health: health::assess(&node, self.clock.now()),
+            server_drops: server_drops(),
             process: process.ok(),
         };
         FAMILIES
@@ -216,6 +253,12 @@ impl Collector for SnapshotCollector {
             .filter_map(|family| protocol::metric_family(family, &source))
             .collect()
     }
+}
+
+/// Reads the frames that were dropped on the TAPs of the servers; 0 where there is no server.
+fn server_drops() -> Vec<(Transport, u64)> {
+    let drops = |transport| (transport, dropped_frames(transport).unwrap_or_default());
+    [Transport::Udp, Transport::Tcp].map(drops).to_vec()
 }
 
 /// Links to the other pages, and says whose they are.

@@ -24,12 +24,12 @@ pub use snapshot::{
 };
 pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 
+use crate::mailboxes::dropped_readings;
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged,
     EndpointsChecked, HostCompared, HostRepaired, KeyShared, LanRead, LeasesRead, LinksSampled,
     OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
     RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
-    dropped_readings,
 };
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;

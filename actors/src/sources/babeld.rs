@@ -14,7 +14,8 @@ mod wanted_config;
 use crate::store::Store;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
-    messages::{ChildMailbox, ChildReported, OriginsClaimed, RoutesRead, offer},
+    mailboxes::offer,
+    messages::{ChildMailbox, ChildReported, OriginsClaimed, RoutesRead},
     store::{AppliedVersions, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};

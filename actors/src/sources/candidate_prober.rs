@@ -9,9 +9,8 @@ pub mod reset;
 
 use crate::store::Store;
 use crate::{
-    messages::{
-        CandidateProbed, CandidatesMeasured, DocumentsChanged, LinksSampled, RoutesRead, offer,
-    },
+    mailboxes::offer,
+    messages::{CandidateProbed, CandidatesMeasured, DocumentsChanged, LinksSampled, RoutesRead},
     store::SharedCandidates,
 };
 use actix::{

@@ -4,7 +4,8 @@
 //! public endpoints are checked.
 
 use crate::{
-    messages::{EndpointsChecked, offer},
+    mailboxes::offer,
+    messages::EndpointsChecked,
     store::{SharedCandidates, Store, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};

@@ -8,7 +8,8 @@ mod consequences;
 mod log;
 
 use crate::{
-    messages::{HostCompared, HostRepaired, Ordered, RoutesRead, UplinkRestored, offer},
+    mailboxes::offer,
+    messages::{HostCompared, HostRepaired, Ordered, RoutesRead, UplinkRestored},
     repair_log::RepairLog,
     store::Store,
 };

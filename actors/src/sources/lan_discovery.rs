@@ -6,7 +6,8 @@
 mod links;
 
 use crate::{
-    messages::{LanOutcome, LanPeer, LanRead, offer},
+    mailboxes::offer,
+    messages::{LanOutcome, LanPeer, LanRead},
     store::Store,
 };
 use actix::{

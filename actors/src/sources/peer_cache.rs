@@ -8,9 +8,10 @@ pub mod disk;
 
 use crate::{
     live_settings::{LocalLimits, SharedLiveSettings},
+    mailboxes::offer,
     messages::{
         DocumentsChanged, LanRead, PeerSource, PeersRead, PeersReported, RoutesRead,
-        SettingsChanged, UnusedEndpoint, offer,
+        SettingsChanged, UnusedEndpoint,
     },
     store::{SharedCandidates, Store, TunnelTable},
 };

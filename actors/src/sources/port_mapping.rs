@@ -11,7 +11,8 @@ pub mod port_control;
 pub mod protocol;
 pub mod upnp;
 
-use crate::messages::{LeasesRead, MissingLease, offer};
+use crate::mailboxes::offer;
+use crate::messages::{LeasesRead, MissingLease};
 use crate::store::Store;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use gateway::Finder;

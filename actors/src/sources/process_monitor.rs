@@ -1,10 +1,8 @@
 //! Periodically reports the state of the child processes, what they use, and how many packets their sockets dropped.
 
 use crate::{
-    effects::tunnels::Connections,
-    messages::{ProcessesRead, offer},
-    sources::babeld::BabeldProcess,
-    store::Store,
+    effects::tunnels::Connections, mailboxes::offer, messages::ProcessesRead,
+    sources::babeld::BabeldProcess, store::Store,
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use os::{

@@ -11,9 +11,10 @@ mod uplinks;
 use crate::store::Store;
 use crate::{
     live_settings::SharedLiveSettings,
+    mailboxes::offer,
     messages::{
         EndpointSource, LeasesRead, OwnEndpointsRead, PeerSource, PeersReported, RegistryContacted,
-        RenewalRequested, UplinkRestored, VersionsReported, offer,
+        RenewalRequested, UplinkRestored, VersionsReported,
     },
     store::{AppliedVersions, SharedCandidates},
 };

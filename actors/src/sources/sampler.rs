@@ -3,7 +3,8 @@
 //! A reading is complete, and the next one replaces it: the actor keeps no history.
 
 use crate::{
-    messages::{LinksSampled, offer},
+    mailboxes::offer,
+    messages::LinksSampled,
     store::{Store, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};

@@ -43,6 +43,7 @@ pub fn send_tunnels(telemetry: &Addr<Telemetry>, at: Uptime, count: u16) {
         at,
         probes: slots.iter().map(probe).collect(),
         totals: [(Role::Dialled, probe_totals())].into(),
+        asked_at: None,
     });
     telemetry.do_send(ProcessesRead {
         at,

@@ -237,6 +237,7 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
         at,
         probes: vec![probe(DIALLED), probe(ACCEPTED)],
         totals: [(Role::Dialled, probe_totals())].into(),
+        asked_at: None,
     });
     let peer = |number, confirmed, failures| Candidate {
         peer: prefix(number),

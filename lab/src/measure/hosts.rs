@@ -4,7 +4,7 @@
 mod firewall;
 mod meddling;
 mod starts;
-mod surroundings;
+pub(super) mod surroundings;
 
 use crate::{ip, node::Node, progress::progress, progress::seconds, wait::wait_until};
 use anyhow::{Context, Result};

@@ -7,9 +7,12 @@
 //! add a variant to `Measurement` in `main.rs`.
 
 pub mod accepting_slots;
+pub mod alerts;
+pub mod boards;
 pub mod claim_race;
 pub mod converge;
 pub mod drain;
+pub mod figures;
 pub mod gateways;
 pub mod hang;
 pub mod hosts;

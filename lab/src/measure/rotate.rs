@@ -173,7 +173,7 @@ fn measure_change(
 
 /// Runs one command of the registry, again and again until all nodes are ready for it. Returns when it was accepted, and for
 /// how long it was rejected before.
-fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<(Instant, Duration)> {
+pub(super) fn take_step(lab: &Lab, verb: &str, arguments: &[&str]) -> Result<(Instant, Duration)> {
     let (first_attempt, mut last_error) = (Instant::now(), None);
     let accepted = wait_until(STEP_TIMEOUT, || {
         let start = Instant::now();

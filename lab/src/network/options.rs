@@ -32,6 +32,8 @@ pub struct Options {
     pub has_offline_root: bool,
     /// The `warren` that the nodes run; `None` for that of [`crate::process::warren_program`].
     pub program: Option<PathBuf>,
+    /// The age of the registry's CA, which lasts ten years; `None` for a new one.
+    pub ca_age: Option<Duration>,
     /// Whether the run's folder with its logs is kept; `WARREN_LAB_KEEP=1` does the same for all labs.
     pub keep_files: bool,
 }

@@ -3,12 +3,13 @@
 use super::Lab;
 use crate::{
     netns,
-    process::{self, Process},
+    process::{self, Process, false_clock},
     wait::wait_until,
 };
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::{
+    ffi::OsStr,
     fs,
     net::TcpStream,
     os::unix::net::UnixStream,
@@ -53,12 +54,22 @@ impl Lab {
     /// # Errors
     /// Fails if the command fails.
     pub fn registry_command(&self, verb: &str, arguments: &[&str]) -> Result<String> {
-        let root = self.registry_root.to_string_lossy();
-        let fixed = ["registry", verb, "--root", &root];
+        self.registry_command_at("", verb, arguments)
+    }
+
+    /// Runs a command of the registry with a clock that is wrong by this offset, such as `-5d`; an empty one is none.
+    fn registry_command_at(&self, offset: &str, verb: &str, arguments: &[&str]) -> Result<String> {
+        let environment = false_clock(offset);
+        let (root, program) = (
+            self.registry_root.to_string_lossy(),
+            self.program.to_string_lossy(),
+        );
+        let fixed = [&program, "registry", verb, "--root", &root];
+        let words: Vec<&str> = environment.iter().map(AsRef::as_ref).collect();
         process::run(
             &self.registry_namespace(),
-            &self.program,
-            [fixed.as_slice(), arguments].concat(),
+            Path::new("env"),
+            [&words, fixed.as_slice(), arguments].concat(),
             COMMAND_TIMEOUT,
         )
     }
@@ -95,7 +106,10 @@ impl Lab {
                 arguments.extend([*name, value.as_str()]);
             }
         }
-        self.registry_command("init", &arguments).map(drop)
+        let offset = options.ca_age.map(|age| format!("-{}s", age.as_secs()));
+        let offset = offset.unwrap_or_default();
+        self.registry_command_at(&offset, "init", &arguments)
+            .map(drop)
     }
 
     pub(super) fn registry_process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -107,9 +121,19 @@ impl Lab {
     /// # Errors
     /// Fails if the registry exits or does not listen within 10 s. The error quotes the end of its log.
     pub fn start_registry(&self) -> Result<()> {
+        self.start_registry_with_clock("")
+    }
+
+    /// Starts the registry with a clock that is wrong by this offset, such as `+45s`; an empty one is none.
+    ///
+    /// # Errors
+    /// Fails as [`Lab::start_registry`] does.
+    pub fn start_registry_with_clock(&self, offset: &str) -> Result<()> {
         let namespace = self.registry_namespace();
         let metrics = format!("[::]:{REGISTRY_METRICS_PORT}");
+        let environment = false_clock(offset);
         let arguments = [
+            self.program.as_os_str(),
             "registry".as_ref(),
             "run".as_ref(),
             "--metrics".as_ref(),
@@ -119,7 +143,9 @@ impl Lab {
         ];
         let address = self.registry_address();
         let log = self.folder().join("registry.log");
-        let process = Process::start(&namespace, &self.program, arguments, &log)?;
+        let environment = environment.iter().map(OsStr::new);
+        let words = environment.chain(arguments);
+        let process = Process::start(&namespace, Path::new("env"), words, &log)?;
         let connect = || Ok(TcpStream::connect((address.as_str(), REGISTRY_PORT)).is_ok());
         wait_for_listener(&process, START_TIMEOUT, || {
             UnixStream::connect(self.registry_root.join(ADMIN_SOCKET)).is_ok()

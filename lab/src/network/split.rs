@@ -18,6 +18,22 @@ impl Lab {
         let others = (0..self.nodes.len()).filter(|index| !part.contains(index));
         let mut addresses: Vec<_> = others.map(|index| self.uplink_address(index)).collect();
         addresses.push(self.registry_address());
+        part.into_iter()
+            .try_for_each(|index| self.drop_packets(index, &addresses))
+    }
+
+    /// Lets one node reach only one other node and the registry, until [`Lab::join_parts`].
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the rules.
+    pub fn leave_one_neighbour(&self, index: usize, neighbour: usize) -> Result<()> {
+        let others = (0..self.nodes.len()).filter(|other| ![index, neighbour].contains(other));
+        let addresses: Vec<_> = others.map(|other| self.uplink_address(other)).collect();
+        self.drop_packets(index, &addresses)
+    }
+
+    /// Drops what a node gets from these addresses, and what it sends to them.
+    fn drop_packets(&self, index: usize, addresses: &[String]) -> Result<()> {
         let set = addresses.join(", ");
         let rules = format!(
             "table {TABLE} {{\n\
@@ -25,13 +41,10 @@ impl Lab {
              chain out {{ type filter hook output priority 0; ip daddr {{ {set} }} drop; }}\n\
              }}\n"
         );
-        for index in part {
-            load_nft_rules(self.node(index)?.namespace(), &rules)?;
-        }
-        Ok(())
+        load_nft_rules(self.node(index)?.namespace(), &rules)
     }
 
-    /// Undoes [`Lab::split`] of the same nodes.
+    /// Undoes [`Lab::split`] of the same nodes, or [`Lab::leave_one_neighbour`].
     ///
     /// # Errors
     /// Fails if they are not split from the others.

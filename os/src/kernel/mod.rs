@@ -50,6 +50,7 @@ pub use packet_filter::{PacketFilter, Redirect};
 pub use repair::{HostComparison, Repair, RepairKind};
 pub use route_lookup::Diversion;
 pub use segments::Segment;
+pub(crate) use slots::server_name;
 pub use slots::{AcceptingKind, MTU};
 pub use sweep::Swept;
 pub use tun::{TUN, make_tun_node};

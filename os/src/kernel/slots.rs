@@ -315,7 +315,7 @@ impl Kernel {
 }
 
 /// Returns the name of a server's TAP.
-pub(super) fn server_name(transport: Transport) -> &'static str {
+pub(crate) fn server_name(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "wrnu",
         Transport::Tcp => "wrnt",

@@ -28,6 +28,20 @@ pub(super) fn send_due_probe(
     }
 }
 
+/// Asks the peers of all tunnels whether they still reach this node, but those of metered tunnels.
+pub(super) fn ask_neighbours(sockets: Option<&Sockets>, tunnels: &mut BTreeMap<Slot, Tunnel>) {
+    let Some(sockets) = sockets else { return };
+    for (slot, tunnel) in tunnels {
+        let Some(link) = tunnel.link.filter(|_| !tunnel.is_metered) else {
+            continue;
+        };
+        tunnel.probing.count_sent_frame();
+        if let Err(error) = sockets.send_probe(tunnel.address, link, ProbeKind::Question, 0) {
+            tracing::debug!(tunnel = %slot, %error, "question not sent");
+        }
+    }
+}
+
 /// Sends a full-size probe through the tunnel if one is due, and reduces the MTU of a path that drops large packets.
 pub(super) fn check_path(
     sockets: Option<&Sockets>,

@@ -12,7 +12,7 @@ pub(super) struct Tunnel {
     pub(super) peer: Prefix,
     role: Role,
     /// Whether one of the two nodes is metered.
-    is_metered: bool,
+    pub(super) is_metered: bool,
     /// When it came up; this distinguishes it from a later tunnel to the same peer on the same slot.
     pub(super) up_since: Option<Uptime>,
     /// The link-local address of the peer.

@@ -205,6 +205,9 @@ families! {
     Counter warren_openvpn_receive_dropped_total &["process"],
         "Datagrams that the kernel dropped because OpenVPN did not read its UDP socket in time.",
         |source| udp_drops(source.node);
+    Counter warren_server_transmit_dropped_total &["transport"],
+        "Frames to clients that the kernel dropped because the server did not read its TAP in time; their tunnels count them as sent.",
+        |source| source.server_drops.iter().map(|(transport, drops)| (vec![s(transport)], float(*drops))).collect();
     Counter warren_netlink_dropped_total &[],
         "Messages of the kernel that were dropped because the daemon did not read its netlink sockets in time.",
         |source| one([], float(source.node.children.netlink_dropped));
@@ -259,9 +262,9 @@ families! {
         |source| one([], truth(source.node.required_release().is_some()));
     Gauge warren_revoked_certificates &[], "Certificates on the current revocation list.",
         |source| one([], float(u64::try_from(source.node.documents.revoked_count()).unwrap_or(u64::MAX)));
-    Counter warren_readings_dropped_total &[],
-        "Readings dropped because a mailbox was full; the next reading replaced each.",
-        |source| one([], float(source.node.readings_dropped));
+    Counter warren_mailbox_dropped_total &["actor"],
+        "Readings that an actor did not get because its mailbox was full; the next reading replaced each.",
+        |source| map(&source.node.readings_dropped, |actor| vec![s(actor)]);
     Counter warren_actor_restarts_total &["actor"], "Actors restarted after a panic.",
         |source| map(&source.node.counts.actor_restarts, |actor| vec![s(actor)]);
 

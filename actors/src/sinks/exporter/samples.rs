@@ -20,6 +20,8 @@ pub(super) struct Source<'a> {
     pub(super) node: &'a Snapshot,
     /// The health of the node.
     pub(super) health: Health,
+    /// Frames to clients that were dropped on the TAP of a server, by transport.
+    pub(super) server_drops: Vec<(Transport, u64)>,
     /// The daemon's own process; `None` if /proc cannot be read.
     pub(super) process: Option<OwnUsage>,
 }

@@ -10,6 +10,7 @@ use policies::{
     parameters::METERED_HELLO_INTERVAL,
     path_mtu::FullSize,
     probe::max_silence,
+    silence::DISCONNECTED_AFTER,
     units::Uptime,
 };
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(super) fn connection(node: &Snapshot, now: Uptime) -> Option<Finding> {
     }
     let silences = up.iter().filter_map(|row| {
         let silence = row.silent_for(node.at)?;
-        (silence > longest_silence(node, row)).then_some(silence)
+        (silence > longest_silence(node, row, silence)).then_some(silence)
     });
     let silences: Vec<_> = silences.collect();
     if silences.len() == up.len() {
@@ -48,9 +49,9 @@ pub(super) fn connection(node: &Snapshot, now: Uptime) -> Option<Finding> {
     })
 }
 
-/// Returns how long nothing may arrive by a tunnel that works. A peer that carries no traffic of others may be metered, and
-/// sends hellos rarely.
-fn longest_silence(node: &Snapshot, row: &Row) -> Duration {
+/// Returns how long nothing may arrive by a tunnel that works and has been silent for `silence`. A peer that carries no traffic of
+/// others may be metered, sends hellos rarely, and is not asked. Others answer if they were asked since.
+fn longest_silence(node: &Snapshot, row: &Row, silence: Duration) -> Duration {
     let may_be_metered = |peer: Prefix| {
         let mut known = node.peers.candidates.iter();
         known
@@ -61,6 +62,8 @@ fn longest_silence(node: &Snapshot, row: &Row) -> Duration {
     let hello = parameters.unwrap_or_default().hello_interval;
     if may_be_metered(row.tunnel.peer) {
         max_silence(hello.max(METERED_HELLO_INTERVAL))
+    } else if node.asked_at.is_some_and(|at| node.at.since(at) < silence) {
+        DISCONNECTED_AFTER
     } else {
         max_silence(hello)
     }

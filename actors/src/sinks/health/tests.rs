@@ -73,6 +73,24 @@ fn a_disconnected_node_is_not_ready() {
 }
 
 #[test]
+fn a_node_whose_neighbours_do_not_answer_its_questions_is_not_ready() {
+    let mut node = healthy();
+    node.asked_at = Some(NOW + Duration::from_secs(3));
+    for (milliseconds, is_ready) in [(3_200, true), (3_500, false)] {
+        node.at = NOW + Duration::from_millis(milliseconds);
+        node.read_times.routes = Some(node.at);
+        assert_eq!(
+            assess(&node, node.at).is_ready(),
+            is_ready,
+            "{milliseconds}"
+        );
+    }
+    // A frame since the last question shows that the node is reached.
+    node.asked_at = Some(Uptime::from_secs(3_599));
+    assert!(assess(&node, node.at).is_ready());
+}
+
+#[test]
 fn a_peer_that_may_be_metered_may_be_silent_for_longer() {
     let mut node = healthy();
     let leaf = Candidate {

@@ -78,6 +78,8 @@ pub struct Snapshot {
     pub probes: Arc<BTreeMap<Slot, ProbeReading>>,
     /// The probes of all tunnels since the prober started, by role.
     pub probe_totals: Arc<BTreeMap<Role, ProbeTotals>>,
+    /// When the neighbours were last asked whether they still reach this node.
+    pub asked_at: Option<Uptime>,
     /// The last reading of the peer cache.
     pub peers: Arc<PeersRead>,
     /// The names of nodes that are in force.
@@ -123,7 +125,7 @@ pub struct Snapshot {
     /// The slots of tunnels that drain.
     pub draining: Arc<BTreeSet<Slot>>,
     /// Number of readings that were dropped because a mailbox was full.
-    pub readings_dropped: u64,
+    pub readings_dropped: BTreeMap<&'static str, u64>,
 }
 
 impl Snapshot {
@@ -146,6 +148,7 @@ impl Snapshot {
             routes_unreachable: 0,
             probes: Arc::default(),
             probe_totals: Arc::default(),
+            asked_at: None,
             peers: Arc::new(PeersRead {
                 at,
                 candidates: Vec::new(),
@@ -180,7 +183,7 @@ impl Snapshot {
             events: EventLog::default(),
             verdicts: Arc::default(),
             draining: Arc::default(),
-            readings_dropped: 0,
+            readings_dropped: BTreeMap::new(),
             identity: Arc::new(identity),
         }
     }
@@ -235,6 +238,7 @@ impl Snapshot {
     pub fn on_probes_read(&mut self, reading: ProbesRead) {
         self.read_times.probes = Some(reading.at);
         self.probe_totals = Arc::new(reading.totals);
+        self.asked_at = reading.asked_at;
         self.probes = Arc::new(
             reading
                 .probes

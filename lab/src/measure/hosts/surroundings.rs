@@ -84,7 +84,8 @@ fn diverting_rule(node: &Node, peer: &Node) -> Result<Scenario> {
     ))
 }
 
-fn start_babeld(lab: &Lab, node: &Node) -> Result<Process> {
+/// Starts another babeld on a node's host.
+pub(in crate::measure) fn start_babeld(lab: &Lab, node: &Node) -> Result<Process> {
     let file = |name: &str| lab.folder().join(name).display().to_string();
     let (pid, state) = (file("other-babeld.pid"), file("other-babeld.state"));
     let log = lab.folder().join("other-babeld.log");

@@ -1,0 +1,108 @@
+//! Processes that exit or hang, panics, and a node that lies.
+
+use super::{Extent, Watch};
+use crate::{
+    Lab, Options,
+    actor_panics::make_panic,
+    faults::liar::{Announcement, Liar, network_of},
+    prometheus::Prometheus,
+    wait::pause,
+};
+use anyhow::Result;
+use std::time::Duration;
+use wire::overlay;
+
+/// Nodes of the network.
+const NODES: usize = 4;
+/// The node that turns into a liar, its neighbour, and the one whose range it announces.
+const LIAR: usize = 3;
+const LIAR_NEIGHBOUR: usize = 0;
+const VICTIM: usize = 2;
+/// How often a process is killed, and a daemon restarted, until that counts as flapping.
+const REPEATS: usize = 3;
+/// Datagrams that are sent to a server while it does not read.
+const FLOOD: usize = 6_000;
+/// Time between two restarts of a daemon.
+const RESTART_PAUSE: Duration = Duration::from_secs(3);
+/// How often a lie is repeated, and the interval.
+const LIES: u16 = 24;
+const LIE_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(super) fn measure(extent: Extent) -> Result<Watch> {
+    let lab = Lab::build_joined(Options::with_nodes(NODES))?;
+    Prometheus::configure_nodes(&lab)?;
+    lab.start_and_converge()?;
+    let mut watch = Watch::start_quiet(&lab)?;
+    let (first, second) = (lab.node(0)?, lab.node(1)?);
+    watch.fire_once(
+        "a server is killed three times",
+        &["WarrenProcessFlapping"],
+        || first.kill_child_repeatedly("server-tcp", REPEATS),
+    )?;
+    watch.fire_once(
+        "a client is killed three times",
+        &["WarrenTunnelFlapping"],
+        || first.kill_child_repeatedly("wrn0", REPEATS),
+    )?;
+    watch.fire_once("an actor panics", &["WarrenActorPanicked"], || {
+        make_panic(second, "prober")
+    })?;
+    watch.fire_once(
+        "a daemon is restarted three times",
+        &["WarrenRestartLoop"],
+        || {
+            (0..REPEATS).try_for_each(|_| {
+                second.kill();
+                second.start()?;
+                pause(RESTART_PAUSE);
+                Ok(())
+            })
+        },
+    )?;
+    if extent == Extent::Full {
+        watch.fire_once(
+            "a server does not read for a while",
+            &["WarrenPacketsDropped"],
+            || {
+                lab.wait_for_convergence()?;
+                first.overflow_server(second.namespace(), &lab.uplink_address(0), FLOOD)
+            },
+        )?;
+        let third = lab.node(VICTIM)?;
+        watch.fire(
+            "a daemon may open no file",
+            &["WarrenReadingsStale"],
+            || third.forbid_new_files(true),
+        )?;
+        watch.repair("WarrenReadingsStale", || third.forbid_new_files(false))?;
+    }
+    watch.fire_once(
+        "a member announces the range of another",
+        &["WarrenFalseRoutes"],
+        || {
+            lab.node(LIAR)?.stop_cleanly()?;
+            lie(&lab)
+        },
+    )?;
+    // These alerts end with their ranges only, which takes minutes.
+    if extent == Extent::Full {
+        watch.end(|| lab.node(LIAR)?.start())?;
+    }
+    Ok(watch)
+}
+
+/// Lets a member that does not run announce the range of another one for six seconds.
+fn lie(lab: &Lab) -> Result<()> {
+    let liar = Liar::connect(lab, LIAR, LIAR_NEIGHBOUR)?;
+    let victim = lab.node(VICTIM)?.prefix()?.parse()?;
+    for seqno in 0..LIES {
+        liar.announce(&[Announcement {
+            range: network_of(lab)?.node_range(victim).into(),
+            router_id: overlay::router_id(liar.prefix()),
+            metric: 0,
+            seqno,
+        }])?;
+        pause(LIE_INTERVAL);
+    }
+    Ok(())
+}
