@@ -33,6 +33,7 @@
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
 //! | draw the Grafana boards of a lab | [`boards`] |
+//! | open the map of a network in a browser | [`map_page`] |
 //! | split the internet in two | `network/split.rs` |
 //!
 //! Each run has a folder `/tmp/warren-lab-NAME` and namespaces `wl-NAME-…` ([`lab_run`]). They disappear with the [`Lab`],
@@ -53,6 +54,7 @@ pub mod http;
 pub mod ip;
 pub mod kernel_routes;
 pub mod lab_run;
+pub mod map_page;
 pub mod measure;
 pub mod nat_router;
 pub mod netns;

@@ -82,6 +82,8 @@ enum Verb {
     Ping(status_verbs::PingArgs),
     /// Show each node on the path to a node, with round trip and loss; exits with 1 if it does not answer
     Trace(status_verbs::TraceArgs),
+    /// Draw the network as this node knows it, as SVG: warren map > map.svg
+    Map(status_verbs::ShowArgs),
     /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
     /// Write manual pages and completions, for the package
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         Verb::Events(args) => status_verbs::events(&args),
         Verb::Ping(args) => status_verbs::ping(&args),
         Verb::Trace(args) => status_verbs::trace(&args),
+        Verb::Map(args) => status_verbs::map(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
         Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),
     }

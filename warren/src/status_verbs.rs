@@ -34,6 +34,7 @@ use wire::control::{
     PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
     TunnelsDocument,
 };
+use wire::map::{MAP_DOCUMENT_PATH, MapDocument};
 
 /// Exit code of `warren status` for a node that is degraded or not ready.
 const NOT_HEALTHY: u8 = 1;
@@ -131,6 +132,13 @@ pub(crate) fn why(args: &WhyArgs) -> ExitCode {
     let text = why::render(&document, subject.as_ref());
     let text = layout::wrap(&text, args.show.width());
     print(&args.show, body, &text, 0)
+}
+
+/// `warren map`: draws the network as this node knows it, as SVG.
+pub(crate) fn map(args: &ShowArgs) -> ExitCode {
+    show(args, MAP_DOCUMENT_PATH, |document: &MapDocument| {
+        (map::svg(document), 0)
+    })
 }
 
 /// `warren hosts`: prints the names and addresses of nodes as lines for `/etc/hosts`.

@@ -5,19 +5,16 @@
 //! snapshot, without a message to any actor. Only root can have the configuration reloaded, or the
 //! daemon restarted.
 
-mod documents;
 mod echo;
 mod events;
-mod lan;
 
-use crate::sinks::telemetry::Published;
+use crate::sinks::{documents::View, map, telemetry::Published};
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::{Extensions, Server},
     http::StatusCode,
     web,
 };
-use documents::View;
 use events::WaitingRequests;
 use os::clock::Clock;
 use serde::Serialize;
@@ -33,10 +30,11 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH,
-    RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
+    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, EventQuery, NAMES_PATH, PEERS_PATH, Problem,
+    RELOAD_PATH, RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
+use wire::map::{MAP_DOCUMENT_PATH, MAP_PAGE_PATH, MAP_UPDATE_PATH};
 
 /// The path of the socket, and the users that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +124,9 @@ pub fn serve(
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
             .route(EVENTS_PATH, web::get().to(events::events))
+            .route(MAP_DOCUMENT_PATH, web::get().to(map))
+            .route(MAP_PAGE_PATH, web::get().to(map::page))
+            .route(MAP_UPDATE_PATH, web::get().to(map_update))
             .route(ECHO_PATH, web::post().to(echo::echo))
             .route(RELOAD_PATH, web::post().to(reload))
             .route(RESTART_PATH, web::post().to(restart))
@@ -260,7 +261,18 @@ macro_rules! documents {
     )*};
 }
 
-documents! { status tunnels peers names routes decisions }
+documents! { status tunnels peers names routes decisions map }
+
+async fn map_update(
+    request: HttpRequest,
+    query: web::Query<EventQuery>,
+    published: web::Data<Published>,
+    clock: web::Data<Clock>,
+) -> HttpResponse {
+    answer(&request, &published, &clock, |view| {
+        map::update_after(view, query.after)
+    })
+}
 
 /// Waits until the daemon has reloaded its configuration.
 async fn reload(

@@ -1,8 +1,10 @@
 //! Builds the documents of the control socket from a snapshot.
 
+mod events;
+mod lan;
+
 use crate::messages::EndpointSource;
 use crate::sinks::{
-    exporter::transport,
     health::{self, Finding, Health, Severity},
     telemetry::{Row, Snapshot},
 };
@@ -24,13 +26,13 @@ use wire::control::{
 };
 
 /// A snapshot, and the time at which it is read.
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     pub(super) node: &'a Snapshot,
     pub(super) now: Uptime,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
+    pub(crate) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
         Self {
             node,
             now: clock.now(),
@@ -38,12 +40,12 @@ impl<'a> View<'a> {
     }
 
     /// Converts a time to the wall clock's time; one outside the calendar becomes 1970.
-    pub(super) fn wall_time(&self, at: Uptime) -> OffsetDateTime {
+    pub(crate) fn wall_time(&self, at: Uptime) -> OffsetDateTime {
         let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    pub(super) fn name(&self, node: Prefix) -> Option<String> {
+    pub(crate) fn name(&self, node: Prefix) -> Option<String> {
         self.node.names.get(node).map(ToString::to_string)
     }
 
@@ -51,7 +53,7 @@ impl<'a> View<'a> {
         at.map(|at| self.now.since(at).as_secs_f64())
     }
 
-    pub(super) fn status(&self) -> StatusDocument {
+    pub(crate) fn status(&self) -> StatusDocument {
         let node = self.node;
         let health = health::assess(node, self.now);
         let identity = &node.identity;
@@ -159,7 +161,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn tunnels(&self) -> TunnelsDocument {
+    pub(crate) fn tunnels(&self) -> TunnelsDocument {
         let tunnels = self.node.rows.live().map(|row| self.tunnel(row)).collect();
         TunnelsDocument {
             version: VERSION,
@@ -178,7 +180,7 @@ impl<'a> View<'a> {
             peer: row.tunnel.peer.to_string(),
             peer_name: self.name(row.tunnel.peer),
             role: slot.role().to_string(),
-            transport: transport(row).map(|transport| transport.to_string()),
+            transport: row.transport().map(|transport| transport.to_string()),
             endpoint: row.tunnel.endpoint.map(|endpoint| endpoint.address),
             phase: row.tunnel.phase.label().to_owned(),
             drain_reason: row
@@ -212,7 +214,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn names(&self) -> NamesDocument {
+    pub(crate) fn names(&self) -> NamesDocument {
         let node = self.node;
         let (identity, table) = (&node.identity, node.babel.as_ref());
         let mut nodes = BTreeSet::from([identity.prefix]);
@@ -240,7 +242,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn peers(&self) -> PeersDocument {
+    pub(crate) fn peers(&self) -> PeersDocument {
         let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
             name: self.name(peer.peer),
@@ -274,7 +276,7 @@ impl<'a> View<'a> {
             .map(|row| row.tunnel.slot)
     }
 
-    pub(super) fn routes(&self) -> RoutesDocument {
+    pub(crate) fn routes(&self) -> RoutesDocument {
         let network = self.node.identity.network;
         let table = self.node.babel.as_ref();
         let neighbour = |n: &policies::observation::Neighbour| NeighbourEntry {
@@ -326,7 +328,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn decisions(&self) -> DecisionsDocument {
+    pub(crate) fn decisions(&self) -> DecisionsDocument {
         let decision = |entry: &crate::sinks::telemetry::Entry| DecisionEntry {
             number: entry.number,
             at: self.wall_time(entry.at),
