@@ -50,7 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "registry",
-        &["os", "files", "local-http", "wire", "policies"],
+        &["os", "files", "local-http", "map", "wire", "policies"],
     ),
     (
         "warren",
