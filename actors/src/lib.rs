@@ -10,6 +10,7 @@ pub mod guardian;
 mod http_connections;
 pub mod live_settings;
 pub mod messages;
+pub mod operator;
 mod repair_log;
 pub mod restart_lock;
 pub mod sinks;

@@ -25,8 +25,8 @@ const MIN_CONTRAST: f64 = 4.5;
 /// Longest wait for the browser, and for all nodes on the map.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The number of boxes and cells of a node's map, once it has every node of the network.
-fn drawn_nodes(lab: &Lab, node: &Node) -> Result<usize> {
+/// Waits until a node's map has every node of the network, each once: no tunnel is a duplicate any more.
+fn wait_for_complete_map(lab: &Lab, node: &Node) -> Result<()> {
     let all: BTreeSet<_> = lab
         .nodes()
         .iter()
@@ -44,7 +44,7 @@ fn drawn_nodes(lab: &Lab, node: &Node) -> Result<usize> {
             .chain(far)
             .collect();
         let known: BTreeSet<_> = drawn.iter().copied().collect();
-        (known == all).then_some(drawn.len())
+        (known == all && drawn.len() == all.len()).then_some(())
     };
     wait_until(WAIT_TIMEOUT, is_complete).context("the map lacks nodes")
 }
@@ -99,7 +99,8 @@ fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
     boards::install()?;
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     let node = lab.node(0)?;
-    let count = drawn_nodes(&lab, node)?.to_string();
+    wait_for_complete_map(&lab, node)?;
+    let count = NODES.to_string();
     let shown = map_page::open(
         node.namespace(),
         &["--url", &map_page::url(node), "--nodes", &count],

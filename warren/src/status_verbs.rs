@@ -21,14 +21,19 @@ use crate::{
 };
 use clap::Args;
 pub(crate) use events::{EventsArgs, events};
+pub(crate) use format::{
+    bytes, milliseconds, node as node_label, percent, printable as printable_text, utc_time,
+};
 pub(crate) use path::{PingArgs, TraceArgs, ping, trace};
+use policies::names::Slot;
 use serde::de::DeserializeOwned;
 use std::{
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 use subject::Subject;
+pub(crate) use why::sentence as sentence_of_decision;
 use wire::control::{
     DECISIONS_PATH, DecisionsDocument, HEALTHY, NAMES_PATH, NamesDocument, PEERS_PATH,
     PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
@@ -151,6 +156,18 @@ pub(crate) fn hosts(args: &HostsArgs) -> ExitCode {
         };
         (text, 0)
     })
+}
+
+/// Returns the slot, or the prefix of the node, that an argument means.
+pub(crate) fn resolve_subject(socket: &Path, text: &str) -> Result<String, ExitCode> {
+    if text.parse::<Slot>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let names = control_client::get(socket, NAMES_PATH)
+        .and_then(|body| serde_json::from_str(&body).map_err(ControlError::InvalidDocument));
+    let names = names.map_err(|error| fail(&error, error.exit_code()))?;
+    let found = subject::find_node(text, &names).map_err(|error| fail(&error, 1))?;
+    Ok(found.prefix.clone())
 }
 
 /// Fetches a document; returns it as it came, too.

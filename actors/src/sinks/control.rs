@@ -2,11 +2,14 @@
 //!
 //! The kernel decides by the socket's mode (0660) and group which users can connect. Requests of the users that
 //! children run as are rejected even if these belong to the group. The answers are made from the published
-//! snapshot, without a message to any actor. Only root can have the configuration reloaded, or the
-//! daemon restarted.
+//! snapshot, without a message to any actor. Only root can have the configuration reloaded or the daemon restarted, and
+//! give orders.
 
 mod echo;
 mod events;
+mod operator;
+
+pub use operator::OperatorOrders;
 
 use crate::sinks::{documents::View, map, telemetry::Published};
 use actix_web::{
@@ -99,7 +102,7 @@ pub enum DaemonRequest {
 }
 
 /// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests of root are sent to
-/// `requests`.
+/// `requests`, and orders of an operator to `orders`.
 ///
 /// # Errors
 /// [`ControlError`]; nothing is served then.
@@ -107,7 +110,7 @@ pub fn serve(
     access: Access,
     clock: Clock,
     published: Published,
-    requests: mpsc::Sender<DaemonRequest>,
+    (requests, orders): (mpsc::Sender<DaemonRequest>, OperatorOrders),
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
     let waiting = WaitingRequests::default();
@@ -116,6 +119,7 @@ pub fn serve(
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
             .app_data(web::Data::new(requests.clone()))
+            .app_data(web::Data::new(orders.clone()))
             .app_data(web::Data::new(waiting.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
@@ -130,6 +134,7 @@ pub fn serve(
             .route(ECHO_PATH, web::post().to(echo::echo))
             .route(RELOAD_PATH, web::post().to(reload))
             .route(RESTART_PATH, web::post().to(restart))
+            .configure(operator::add_routes)
             .configure(add_panic_route)
             .default_service(web::to(not_found))
     };

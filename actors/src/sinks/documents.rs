@@ -2,6 +2,7 @@
 
 mod events;
 mod lan;
+mod pins;
 
 use crate::messages::EndpointSource;
 use crate::sinks::{
@@ -102,6 +103,7 @@ impl<'a> View<'a> {
             leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
+            pins: self.pins(),
             unused_endpoints: to_u64(node.peers.unused.len()),
             unused_reason: node
                 .peers

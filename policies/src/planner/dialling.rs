@@ -147,6 +147,23 @@ impl Dialling {
         round.decisions
     }
 
+    /// Dials a peer that an operator asked for, whatever the limit and its back-off. `None` if it is no candidate, or if no slot is free.
+    pub(super) fn dial_requested(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: Prefix,
+    ) -> Option<Decision> {
+        let candidate = snapshot.candidates.get(&peer).copied()?;
+        let is_free = |slot: &&Slot| !self.pending.contains_key(slot);
+        let mut round = Round {
+            room: 1,
+            free: snapshot.free.iter().filter(is_free).copied().collect(),
+            decisions: Vec::new(),
+        };
+        self.open(&mut round, snapshot, candidate, OpenReason::Operator);
+        round.decisions.pop()
+    }
+
     /// Candidates that could be dialled now, in random order, the preferred ones first.
     fn by_preference<'o>(&self, snapshot: &Snapshot<'o>, rng: &mut Rng) -> Vec<&'o Candidate> {
         let mut ready = self.ready(snapshot);
