@@ -16,6 +16,7 @@ mod run_verb;
 mod status_verbs;
 mod support_bundle_verb;
 mod systemd_unit;
+mod top_verb;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -85,6 +86,8 @@ enum Verb {
     Trace(status_verbs::TraceArgs),
     /// Draw the network as this node knows it, as SVG: warren map > map.svg
     Map(status_verbs::ShowArgs),
+    /// Show the tunnels live: rates, round trip, loss, and the latest decisions
+    Top(top_verb::TopArgs),
     /// Open a tunnel to a node now, as root
     Dial(operator_verbs::OrderArgs),
     /// Close a tunnel that this node dialled, once its traffic has moved away, as root
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Ping(args) => status_verbs::ping(&args),
         Verb::Trace(args) => status_verbs::trace(&args),
         Verb::Map(args) => status_verbs::map(&args),
+        Verb::Top(args) => top_verb::top(&args),
         Verb::Dial(args) => operator_verbs::dial(&args),
         Verb::Close(args) => operator_verbs::close(&args),
         Verb::Pin(args) => operator_verbs::pin(&args),
