@@ -1,6 +1,6 @@
 'use strict';
-// Asks for the drawing once a second, and puts it in place of the last one.
-const INTERVAL_MS = 1000;
+// Asks for the drawing twice a second, and puts it in place of the last one.
+const INTERVAL_MS = 500;
 const OLD_MS = 4000;
 const EVENTS_SHOWN = 12;
 const by = (id) => document.getElementById(id);

@@ -151,9 +151,14 @@ fn group_of_nodes(group: &MapGroup, place: Place) -> String {
             group.nodes.len()
         ),
     };
-    for (number, node) in group.nodes.iter().enumerate() {
-        let corner = cell(place, number, group.nodes.len());
-        svg.push_str(&small_node(group, corner, node));
+    for (number, node) in group.nodes.iter().take(place.drawn).enumerate() {
+        svg.push_str(&small_node(group, cell(place, number), node));
+    }
+    if place.drawn < group.nodes.len() {
+        let (x, y) = cell(place, place.drawn);
+        let (x, y, hidden) = (x + 10, y + 14, group.nodes.len() - place.drawn);
+        // Writing to a string cannot fail.
+        let _ = write!(svg, "<text x=\"{x}\" y=\"{y}\">and {hidden} more</text>");
     }
     svg
 }
@@ -243,7 +248,7 @@ fn full_name(node: &MapNode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::sample;
+    use crate::{layout::MAX_DRAWN_NODES, samples::sample};
 
     /// Counts a text in a drawing.
     fn count(svg: &str, text: &str) -> usize {
@@ -263,6 +268,13 @@ mod tests {
             assert_eq!(count(&svg, "<g class=\"tunnel "), tunnels.count());
             assert_eq!(svg, super::svg(&document.clone()));
         }
+    }
+
+    #[test]
+    fn of_very_many_nodes_only_a_part_is_drawn_and_the_rest_is_counted() {
+        let svg = fragment(&sample(9_999));
+        assert!(count(&svg, "tabindex=\"0\"") <= MAX_DRAWN_NODES + 13);
+        assert_eq!(count(&svg, " more</text>"), 13);
     }
 
     #[test]

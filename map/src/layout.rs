@@ -31,6 +31,9 @@ const GROUP_HEIGHT: u32 = 46;
 /// Space between two groups.
 const GROUP_GAP: u32 = 10;
 
+/// Most nodes that are drawn, so that a page stays usable and its server is not kept busy; each group gets an equal part.
+pub(crate) const MAX_DRAWN_NODES: usize = 2_000;
+
 /// The place of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -38,6 +41,10 @@ pub(crate) struct Place {
     pub(crate) top: u32,
     /// The height that it takes.
     pub(crate) height: u32,
+    /// Number of its nodes that are drawn. If there are more, one more cell says how many.
+    pub(crate) drawn: usize,
+    /// Number of cells.
+    pub(crate) cells: usize,
 }
 
 impl Place {
@@ -58,10 +65,18 @@ impl Layout {
     pub(crate) fn new(document: &MapDocument) -> Self {
         let mut top = HEADING_HEIGHT;
         let mut groups = Vec::new();
+        let most = MAX_DRAWN_NODES / document.groups.len().max(1);
         for group in &document.groups {
-            let rows = u32::try_from(group.nodes.len().div_ceil(COLUMNS)).unwrap_or(u32::MAX);
+            let drawn = group.nodes.len().min(most);
+            let cells = drawn + usize::from(drawn < group.nodes.len());
+            let rows = u32::try_from(cells.div_ceil(COLUMNS)).unwrap_or(u32::MAX);
             let height = GROUP_HEIGHT.max(rows.saturating_mul(CELL_HEIGHT));
-            groups.push(Place { top, height });
+            groups.push(Place {
+                top,
+                height,
+                drawn,
+                cells,
+            });
             top = top.saturating_add(height).saturating_add(GROUP_GAP);
         }
         let least = HEADING_HEIGHT + 2 * GROUP_HEIGHT;
@@ -80,14 +95,14 @@ impl Layout {
     }
 }
 
-/// The upper left corner of the cell of the node with this number in its group.
-pub(crate) fn cell(place: Place, number: usize, nodes: usize) -> (u32, u32) {
+/// The upper left corner of the cell with this number in its group.
+pub(crate) fn cell(place: Place, number: usize) -> (u32, u32) {
     let coordinate = |count: usize, size: u32| {
         u32::try_from(count)
             .unwrap_or(u32::MAX)
             .saturating_mul(size)
     };
-    let rows_height = coordinate(nodes.div_ceil(COLUMNS), CELL_HEIGHT);
+    let rows_height = coordinate(place.cells.div_ceil(COLUMNS), CELL_HEIGHT);
     let first_row = place.top + place.height.saturating_sub(rows_height) / 2;
     (
         ROWS_X + coordinate(number % COLUMNS, CELL_WIDTH),
@@ -102,16 +117,16 @@ mod tests {
 
     #[test]
     fn no_two_nodes_overlap_and_all_are_inside_the_drawing() {
-        for count in [1, 5, 50, 500] {
+        for count in [1, 5, 50, 500, 9_999] {
             let document = sample(count);
             let layout = Layout::new(&document);
             let mut corners = Vec::new();
             let mut bottom = 0;
-            for (group, place) in document.groups.iter().zip(&layout.groups) {
+            for place in &layout.groups {
                 assert!(place.top >= bottom, "groups overlap");
                 bottom = place.top + place.height;
-                for number in 0..group.nodes.len() {
-                    let (x, y) = cell(*place, number, group.nodes.len());
+                for number in 0..place.cells {
+                    let (x, y) = cell(*place, number);
                     assert!(y >= place.top && y + CELL_HEIGHT <= bottom);
                     assert!(x + CELL_WIDTH <= WIDTH);
                     corners.push((x, y));

@@ -24,7 +24,7 @@ pub struct Page {
     pub content_security_policy: String,
 }
 
-/// What the page gets once a second.
+/// What the page gets twice a second.
 #[derive(Clone, Debug, Serialize)]
 pub struct Update {
     /// The version of the fields: [`VERSION`].
