@@ -54,7 +54,7 @@ enum Command {
         #[arg(long, default_value = ".")]
         out: PathBuf,
     },
-    /// Draw the maps of a living network of five nodes, and of made-up ones of 50 and 500.
+    /// Draw the map of a living network of five nodes, maps of made-up ones of 50 and 500, and screens of `status` and `top`.
     Map {
         /// The folder for the pictures.
         #[arg(long, default_value = ".")]

@@ -2,7 +2,9 @@
 //!
 //! `lab/boards/draw-map` does both, in the namespace of the node that serves the page.
 
-use crate::{Lab, Node, Options, boards, process, progress::progress};
+use crate::{
+    Lab, Node, Options, boards, pinger::PingSchedule, process, progress::progress, terminal,
+};
 use anyhow::{Context, Result, ensure};
 use map::{Update, page, samples};
 use serde::Deserialize;
@@ -84,7 +86,8 @@ pub fn write_files(document: &MapDocument, file: &Path) -> Result<()> {
     fs::write(file, files.to_string()).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Draws the maps of a living network and of made-up larger ones into the folder `out`.
+/// Draws the maps of a living network and of made-up larger ones into the folder `out`, and the screens of `warren status` and
+/// `warren top` on a node of the living network.
 ///
 /// # Errors
 /// Fails as [`open`] does, or if the network cannot be built.
@@ -102,6 +105,24 @@ pub fn run(out: &Path) -> Result<()> {
     )?;
     ensure!(shown.nodes >= NODES, "the map shows {:?}", shown.names);
     progress(format!("{}: {} nodes", to.display(), shown.nodes));
+    let pings = lab.start_pings(PingSchedule::STEADY)?;
+    for (verb, wanted) in [("status", "process"), ("top", "Latest decisions")] {
+        // Ten seconds of rates make the shapes of `top`.
+        let is_complete = |shown: &str| {
+            shown.contains(wanted)
+                && (verb != "top" || shown.contains("▁") || shown.contains("████"))
+        };
+        let (shown, to) = (
+            terminal::screen(node, verb, is_complete)?,
+            out.join(format!("{verb}.png")),
+        );
+        terminal::draw(node, &shown, &to)?;
+        progress(format!(
+            "{}: warren {verb} in 80 columns and 24 lines",
+            to.display()
+        ));
+    }
+    drop(pings);
     for nodes in SAMPLES {
         let (files, to) = (lab.folder().join("map.json"), picture(nodes));
         write_files(&samples::sample(nodes), &files)?;
