@@ -1,14 +1,16 @@
 //! Builds the documents of the control socket from a snapshot.
 
 mod events;
+mod health_report;
 mod lan;
 mod pins;
 
 use crate::messages::EndpointSource;
 use crate::sinks::{
-    health::{self, Finding, Health, Severity},
+    health,
     telemetry::{Row, Snapshot},
 };
+use health_report::health_report;
 use membership::documents::is_private;
 use os::clock::Clock;
 use policies::{
@@ -19,11 +21,10 @@ use policies::{
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    DEGRADED, DecisionEntry, DecisionsDocument, ExitRouteEntry, FindingEntry, HEALTHY,
-    HealthReport, LeaseEntry, NOT_READY, NamesDocument, NeighbourEntry, NodeNameEntry,
-    OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts,
-    RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry,
-    VERSION, VerdictEntry,
+    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NamesDocument, NeighbourEntry,
+    NodeNameEntry, OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState,
+    RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument,
+    UnusedEndpointEntry, VERSION, VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
@@ -362,26 +363,6 @@ impl<'a> View<'a> {
             decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
             verdicts: self.node.verdicts.iter().map(verdict).collect(),
         }
-    }
-}
-
-fn health_report(health: &Health) -> HealthReport {
-    let entry = |finding: &Finding| FindingEntry {
-        id: finding.id.label().to_owned(),
-        severity: finding.severity.label().to_owned(),
-        count: finding.count,
-        seconds: finding.seconds,
-        seen: finding.seen.clone(),
-        advice: finding.id.advice().to_owned(),
-    };
-    let state = match health.severity() {
-        Severity::Error => NOT_READY,
-        Severity::Degraded => DEGRADED,
-        Severity::Information => HEALTHY,
-    };
-    HealthReport {
-        state: state.to_owned(),
-        findings: health.findings.iter().map(entry).collect(),
     }
 }
 
