@@ -35,6 +35,7 @@ board_packages=(
     /usr/bin/npm:npm
     /usr/bin/chromium:chromium
     /usr/bin/pngquant:pngquant
+    /usr/bin/tmux:tmux
 )
 
 # Packages whose installation starts a daemon. warren does not need these daemons, and Debian's babeld must not run

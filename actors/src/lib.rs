@@ -11,6 +11,7 @@ mod http_connections;
 pub mod live_settings;
 pub mod mailboxes;
 pub mod messages;
+pub mod operator;
 mod repair_log;
 pub mod restart_lock;
 pub mod sinks;

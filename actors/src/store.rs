@@ -3,7 +3,9 @@
 //! A restarted actor reads the current state here. The sampler, `babeld`, the peer cache and others copy
 //! what they need from the tunnel table; only the tunnels actor writes it.
 
-use crate::{live_settings::SharedLiveSettings, restart_lock::SharedRestartLock};
+use crate::{
+    live_settings::SharedLiveSettings, operator::SharedPins, restart_lock::SharedRestartLock,
+};
 use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, node_names::NodeNames, peer_api::SharedNodeDocument};
 use os::{clock::Clock, randomness::Randomness};
@@ -72,6 +74,8 @@ pub struct Store {
     pub is_transit_blocked: Rc<Cell<bool>>,
     /// Whether the network's IPv4 range overlaps a network of the host, so that the node has no IPv4; only the host reconciler changes it.
     pub has_ipv4_overlap: Rc<Cell<bool>>,
+    /// The nodes that an operator has pinned; only the policy actor writes it.
+    pub pins: SharedPins,
 }
 
 impl Store {
@@ -101,6 +105,7 @@ impl Store {
             route_view: SharedRouteView::default(),
             applied: AppliedVersions::default(),
             settings: SharedLiveSettings::default(),
+            pins: SharedPins::default(),
             node_count: Rc::new(Cell::new(1)),
             is_transit_blocked: Rc::default(),
             has_ipv4_overlap: Rc::default(),

@@ -11,6 +11,7 @@ mod snapshot;
 
 use actors::{
     messages::ActorRestarted,
+    operator::OperatorOrdered,
     sinks::{control, telemetry},
 };
 use exporting_node::*;
@@ -42,12 +43,13 @@ async fn the_control_socket_serves_the_values_that_were_sent() {
         rejected_uids: vec![],
     };
     let (reloads, _) = tokio::sync::mpsc::channel(1);
+    let (orders, _) = tokio::sync::mpsc::channel(1);
     let serve = || {
         control::serve(
             access.clone(),
             node.clock.clone(),
             node.published.clone(),
-            reloads.clone(),
+            (reloads.clone(), orders.clone()),
         )
     };
     actix_rt::spawn(serve().unwrap());
@@ -155,7 +157,13 @@ async fn events_are_answered_at_once_and_a_reader_can_wait_for_the_next_one() {
         rejected_uids: vec![],
     };
     let (reloads, _) = tokio::sync::mpsc::channel(1);
-    let server = control::serve(access, node.clock.clone(), node.published.clone(), reloads);
+    let (orders, _) = tokio::sync::mpsc::channel(1);
+    let server = control::serve(
+        access,
+        node.clock.clone(),
+        node.published.clone(),
+        (reloads, orders),
+    );
     actix_rt::spawn(server.unwrap());
 
     let past: EventsDocument = fetch_document(&path, EVENTS_PATH).await;
@@ -185,6 +193,54 @@ async fn events_are_answered_at_once_and_a_reader_can_wait_for_the_next_one() {
 }
 
 #[actix::test]
+async fn orders_of_root_are_checked_and_passed_on() {
+    let node = Node::start().await;
+    let folder = Folder::new("orders");
+    let path = folder.0.join("control.sock");
+    let access = control::Access {
+        path: path.clone(),
+        group: None,
+        rejected_uids: vec![],
+    };
+    let (reloads, _) = tokio::sync::mpsc::channel(1);
+    let (orders, mut ordered) = tokio::sync::mpsc::channel(1);
+    let server = control::serve(
+        access,
+        node.clock.clone(),
+        node.published.clone(),
+        (reloads, orders),
+    );
+    actix_rt::spawn(server.unwrap());
+    let give = async |order: &str| {
+        let stream = UnixStream::connect(&path).await.unwrap();
+        ask(stream, "POST", order).await
+    };
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(give("/v1/pin?subject=9/16").await.0, 403);
+        return;
+    }
+    for (order, reason) in [
+        ("/v1/pin?subject=99/16", "no node 99/16 is known"),
+        ("/v1/pin?subject=7/16", "this node itself"),
+        ("/v1/pin?subject=wrn9", "no tunnel is on wrn9"),
+        ("/v1/pin?subject=printer", "expected a tunnel"),
+        ("/v1/unpin?subject=9/16", "no operator has pinned 9/16"),
+        // The daemon of these tests only logs what the policy orders.
+        ("/v1/dial?subject=9/16", "dry run"),
+        ("/v1/close?subject=wrn0", "dry run"),
+    ] {
+        let (status, body) = give(order).await;
+        assert_eq!(status, 422, "{order}: {body}");
+        assert!(body.contains(reason), "{order}: {body}");
+    }
+    assert_eq!(give("/v1/pin").await.0, 400);
+    let (status, body) = give("/v1/pin?subject=wrn0").await;
+    assert_eq!(status, 200, "{body}");
+    let peer = "9/16".parse().unwrap();
+    assert_eq!(ordered.recv().await, Some(OperatorOrdered::Pin(peer)));
+}
+
+#[actix::test]
 async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
     let clock = Clock::boottime();
     let published = telemetry::publish(identity(clock.now()), &clock);
@@ -196,7 +252,8 @@ async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
             rejected_uids: vec![],
         };
         let (reloads, _) = tokio::sync::mpsc::channel(1);
-        control::serve(access, clock.clone(), published.clone(), reloads)
+        let (orders, _) = tokio::sync::mpsc::channel(1);
+        control::serve(access, clock.clone(), published.clone(), (reloads, orders))
     };
     drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
     assert!(serve("dead.sock").is_ok());

@@ -149,6 +149,7 @@ async fn a_restarted_telemetry_continues_counting() {
         clock: node.clock.clone(),
         published: node.published.clone(),
         names: membership::node_names::NodeNames::default(),
+        pins: Default::default(),
         find: actors::sinks::health::present_findings,
     })
     .start();

@@ -50,7 +50,8 @@ const SHOWN_SPAN: &str = "110s";
 /// Longest time that drawing all boards may take.
 const DRAW_TIMEOUT: Duration = Duration::from_secs(120);
 
-fn folder() -> PathBuf {
+/// The folder with the programs that draw.
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("boards")
 }
 

@@ -35,6 +35,8 @@
 //! | add a measurement | [`measure`], and `Measurement` in `main.rs` |
 //! | change what `./demo` shows | [`demo`] |
 //! | draw the Grafana boards of a lab | [`boards`] |
+//! | open the map of a network in a browser | [`map_page`] |
+//! | see a command of a node in a real terminal | [`terminal`] |
 //! | split the internet in two | `network/split.rs` |
 //!
 //! Each run has a folder `/tmp/warren-lab-NAME` and namespaces `wl-NAME-…` ([`lab_run`]). They disappear with the [`Lab`],
@@ -55,6 +57,7 @@ pub mod http;
 pub mod ip;
 pub mod kernel_routes;
 pub mod lab_run;
+pub mod map_page;
 pub mod measure;
 pub mod nat_router;
 pub mod netns;
@@ -73,6 +76,7 @@ pub mod scripted_gateway;
 pub mod signal_cleanup;
 pub mod skipped_tests;
 pub mod standalone_registry;
+pub mod terminal;
 pub mod wait;
 
 pub use network::{Lab, Options};

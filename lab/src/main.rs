@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use lab::{
     Lab, Options, boards, demo,
     faults::{self, Group},
-    lab_run,
+    lab_run, map_page,
 };
 use measurement::Measurement;
 use serde_json::Value;
@@ -50,6 +50,12 @@ enum Command {
     Boards {
         /// The boards to draw [default: all of dashboards/].
         boards: Vec<PathBuf>,
+        /// The folder for the pictures.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+    },
+    /// Draw the map of a living network of five nodes, maps of made-up ones of 50 and 500, and screens of `status` and `top`.
+    Map {
         /// The folder for the pictures.
         #[arg(long, default_value = ".")]
         out: PathBuf,
@@ -102,6 +108,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up { nodes, dial, keep } => run_network(nodes, dial, keep),
         Command::Demo { keep } => demo::run(keep),
         Command::Boards { boards, out } => draw_boards(boards, &out),
+        Command::Map { out } => map_page::run(&out),
         Command::Measure { measurement, json } => print_result(&measurement.run()?, json),
         Command::Faults {
             only,

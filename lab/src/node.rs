@@ -276,6 +276,11 @@ impl Node {
             .with_context(|| format!("node {} answered {path} with {document:?}", self.index))
     }
 
+    /// The address in the node's namespace at which it serves metrics and the map.
+    pub fn metrics_address(&self) -> &'static str {
+        METRICS_ADDRESS
+    }
+
     /// Reads the node's metrics, as Prometheus would.
     ///
     /// # Errors

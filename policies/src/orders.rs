@@ -39,6 +39,8 @@ reasons! {
         Pinned = "pinned",
         /// The peer is on a LAN of this host, and few tunnels lead over it.
         OnLan = "on_lan",
+        /// An operator asked for it (`warren dial`).
+        Operator = "operator",
         /// There are fewer dialled tunnels than wanted, and the peer was drawn at random.
         Fill = "fill",
         /// A tunnel to the peer shortens both ends' routes more than one to any other candidate.
@@ -79,6 +81,8 @@ reasons! {
         FalseRoutes = "false_routes",
         /// Certificates or keys have changed, and OpenVPN reads them only when it starts.
         Renewed = "renewed",
+        /// An operator asked for it (`warren close`).
+        Operator = "operator",
         /// The daemon is stopping.
         Shutdown = "shutdown",
     }
@@ -100,7 +104,8 @@ impl CloseReason {
             | Self::DialFailed
             | Self::PeerClosed
             | Self::SmallPacketsOnly
-            | Self::Renewed => true,
+            | Self::Renewed
+            | Self::Operator => true,
         }
     }
 }

@@ -13,6 +13,7 @@ mod lan;
 mod loss_ratio;
 mod per_mille;
 mod refresh;
+mod requests;
 mod snapshot;
 mod spare_reason;
 mod verdicts;
@@ -33,6 +34,8 @@ use assessment::{Assessment, assess};
 use closing::Closing;
 use dialling::{Allowance, Dialling};
 use history::TrackedTunnel;
+use requests::Requests;
+pub use requests::{MAX_REQUESTS, Request};
 use snapshot::{Snapshot, ViewSettings};
 use spare_reason::SpareConditions;
 use std::{
@@ -114,6 +117,8 @@ pub struct Planner {
     closed_connecting: BTreeMap<Slot, Uptime>,
     /// When tunnels on a slot were closed by plan lately.
     closings: BTreeMap<Slot, Vec<Uptime>>,
+    /// What an operator asks for.
+    requests: Requests,
 }
 
 impl Planner {
@@ -145,6 +150,7 @@ impl Planner {
             closing_interval: 1,
             closed_connecting: BTreeMap::new(),
             closings: BTreeMap::new(),
+            requests: Requests::default(),
         }
     }
 
@@ -190,6 +196,7 @@ impl Planner {
         let limit = self.limit(started_at, now, was_reached);
         let mut progress = None;
         self.continue_closing(&snapshot, &mut plan, &mut progress);
+        self.carry_out_requests(&snapshot, &mut plan);
         self.close_duplicate(&snapshot, &mut plan);
         self.close_around_lan(&snapshot, &mut plan);
         let is_refresh = self.next_refresh <= now;
@@ -208,10 +215,10 @@ impl Planner {
             started_at,
             random: random.saturating_sub(self.by_chance(&snapshot).count()),
         };
-        let pinned = &self.settings.pinned;
+        let pinned = self.pinned();
         let dials = self
             .dialling
-            .dial(&snapshot, pinned, allowance, &mut self.rng);
+            .dial(&snapshot, &pinned, allowance, &mut self.rng);
         self.note_gains(&dials);
         plan.decisions.extend(dials);
         if self.has_verdicts && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
@@ -298,6 +305,7 @@ impl Planner {
         let conditions = SpareConditions {
             parameters: &self.settings.parameters,
             pinned: &self.settings.pinned,
+            pins: &self.requests.pins,
             given_up: &self.given_up,
             closings: &self.closings,
             random: &self.random(snapshot),

@@ -145,6 +145,37 @@ fn prometheus_discovers_each_node_with_its_name_until_it_is_revoked() {
     assert_eq!(left[0].1, other.claimed.prefix.to_string());
 }
 
+#[test]
+fn the_map_shows_which_nodes_announce_themselves() {
+    let registry = Registry::start();
+    let named = InviteRequest {
+        ttl_s: 60,
+        name: Some("printer".into()),
+        ..InviteRequest::default()
+    };
+    let silent = joined(&claim_with(&registry, &named));
+    let (head, page) = ask(&registry, "GET", "/map");
+    assert!(
+        head.contains("content-security-policy: default-src 'none'; script-src 'sha256-"),
+        "{head}"
+    );
+    assert!(page.contains("<h1>warren map</h1>"), "{page}");
+    let svg = || {
+        let (_, update) = ask(&registry, "GET", "/map/update?after=0");
+        let update: serde_json::Value = serde_json::from_str(&update).unwrap();
+        update["svg"].as_str().unwrap().to_owned()
+    };
+    let drawn = svg();
+    assert!(
+        drawn.contains("0 nodes announce themselves, 1 are silent"),
+        "{drawn}"
+    );
+    assert!(
+        drawn.contains(&format!("printer ({})", silent.prefix)),
+        "{drawn}"
+    );
+}
+
 /// Names, kinds, labels and help as docs/REGISTRY.md lists them.
 fn documented() -> BTreeSet<(String, String)> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/REGISTRY.md");

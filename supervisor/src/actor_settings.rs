@@ -78,6 +78,7 @@ pub(crate) fn telemetry(environment: &Environment<'_>) -> TelemetryDeps {
         clock: environment.store.clock.clone(),
         published: environment.published.clone(),
         names: environment.store.names.clone(),
+        pins: environment.store.pins.clone(),
         find: health::present_findings,
     }
 }

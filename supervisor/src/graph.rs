@@ -8,6 +8,7 @@ use actors::{
         tunnels::{Connections, DrainAll, StopAll},
     },
     messages::SettingsChanged,
+    operator::OperatorOrdered,
     sources::babeld::{BabeldProcess, StopBabeld},
     store::Store,
 };
@@ -28,6 +29,8 @@ pub struct Graph {
     pub(crate) stop_babeld: Recipient<StopBabeld>,
     /// The actors that act at once when the configuration is reloaded.
     pub(crate) settings_readers: Vec<Recipient<SettingsChanged>>,
+    /// The actor that carries out the orders of an operator.
+    pub(crate) operator_reader: Recipient<OperatorOrdered>,
 }
 
 impl Graph {

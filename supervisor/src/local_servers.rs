@@ -1,7 +1,9 @@
 //! Serves metrics and the control socket. If that fails at the start, the node runs without them, and the error is logged.
 
 use crate::host::Host;
+use actix::Recipient;
 use actix_web::dev::ServerHandle;
+use actors::operator::OperatorOrdered;
 use actors::sinks::{
     control::{self, DaemonRequest},
     exporter::{self, ExporterError, Listen, Readers},
@@ -19,6 +21,9 @@ const MAX_WAITING_REQUESTS: usize = 4;
 
 /// The receiver of root's requests.
 pub(crate) type Requests = mpsc::Receiver<DaemonRequest>;
+
+/// Orders of an operator that wait while the daemon starts.
+const MAX_WAITING_ORDERS: usize = 16;
 
 /// The servers of metrics, whose addresses can be changed.
 pub(crate) struct MetricsServer {
@@ -102,13 +107,32 @@ impl MetricsServer {
     }
 }
 
-/// Serves the control socket. Returns the receiver of root's requests.
+/// What arrives over the control socket for others.
+pub(crate) struct ControlRequests {
+    requests: Requests,
+    /// The orders of an operator.
+    orders: mpsc::Receiver<OperatorOrdered>,
+}
+
+impl ControlRequests {
+    /// Passes the orders on, one after another. Returns the receiver of root's requests.
+    pub(crate) fn forward_orders(mut self, reader: Recipient<OperatorOrdered>) -> Requests {
+        actix_rt::spawn(async move {
+            while let Some(ordered) = self.orders.recv().await {
+                reader.do_send(ordered);
+            }
+        });
+        self.requests
+    }
+}
+
+/// Serves the control socket.
 pub(crate) fn serve_control(
     host: &Host,
     paths: &Paths,
     clock: &Clock,
     published: &Published,
-) -> Requests {
+) -> ControlRequests {
     let group = nix::unistd::Group::from_name("warren")
         .ok()
         .flatten()
@@ -118,12 +142,13 @@ pub(crate) fn serve_control(
         group,
         rejected_uids: vec![host.openvpn_rights.uid, host.babeld_rights.uid],
     };
-    let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
-    match control::serve(access, clock.clone(), published.clone(), requests) {
+    let (sender, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
+    let (given, orders) = mpsc::channel(MAX_WAITING_ORDERS);
+    match control::serve(access, clock.clone(), published.clone(), (sender, given)) {
         Ok(server) => drop(actix_rt::spawn(server)),
         Err(error) => {
             tracing::error!(error = %Chain(&error), "the control socket is not served; warren status and the like do not work")
         }
     }
-    received
+    ControlRequests { requests, orders }
 }

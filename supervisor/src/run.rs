@@ -251,7 +251,7 @@ async fn run_node(
     let live = live_settings(&settings, &host, program.command_line.mode);
     let published = publish(&identity, program.revision, &live, &host, &clock);
     let metrics = MetricsServer::start(&settings, &clock, &published);
-    let requests = serve_control(&host, &paths, &clock, &published);
+    let control_requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
     let store = create_store(&identity, &paths, (&settings, live), &host, &clock)?;
@@ -280,6 +280,7 @@ async fn run_node(
     );
     tracing::info!(prefix = %identity.me, address = %identity.network.node_address(identity.me), "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
+    let requests = control_requests.forward_orders(graph.operator_reader.clone());
     let servers = (metrics, requests);
     serve_until_stopped(&environment, &graph, program, servers, &mut signals).await;
     stop(&graph, &clock, &kernel, &paths, &mut signals).await;

@@ -108,6 +108,7 @@ pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProces
         stop_all: to(&tunnels),
         stop_babeld,
         settings_readers,
+        operator_reader: to(&policy),
     }
 }
 

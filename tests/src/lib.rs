@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "only tests call this")]
 
 use std::{
+    env,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -37,4 +39,13 @@ pub fn tracked_files() -> Vec<String> {
         .filter(|name| root().join(name).exists())
         .map(str::to_owned)
         .collect()
+}
+
+/// Whether a test is skipped because the npm registry cannot be reached; says so.
+pub fn is_skipped_without_npm() -> bool {
+    let is_skipped = env::var_os("WARREN_WITHOUT_NPM").is_some_and(|value| value == "1");
+    if is_skipped {
+        writeln!(std::io::stderr(), "SKIPPED: packages from npm are needed").ok();
+    }
+    is_skipped
 }

@@ -12,12 +12,11 @@ use lab::{
 };
 use serde_json::Value;
 use std::{
-    env, fs,
-    io::Write,
+    fs,
     process::Command,
     time::{Duration, SystemTime},
 };
-use warren_tests::root;
+use warren_tests::{is_skipped_without_npm, root};
 
 /// Nodes of the lab, and those of them that are split from the others.
 const NODES: usize = 6;
@@ -28,15 +27,6 @@ const ISLANDS: &str = "round(min_over_time(network:warren_islands:sum[5s]), 0.01
 const SPLIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Least figures that the board shows as plain numbers.
 const MIN_COMPARED: usize = 4;
-
-/// Whether the test is skipped because the npm registry cannot be reached; says so.
-fn is_skipped_without_npm() -> bool {
-    let is_skipped = env::var_os("WARREN_WITHOUT_NPM").is_some_and(|value| value == "1");
-    if is_skipped {
-        writeln!(std::io::stderr(), "SKIPPED: packages from npm are needed").ok();
-    }
-    is_skipped
-}
 
 #[test]
 fn variables_steps_and_places_are_as_in_grafana() -> Result<()> {

@@ -20,9 +20,10 @@ use syn::visit::{self, Visit};
 type Module = Vec<String>;
 
 /// The crates that are libraries of their own.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "policies",
     "wire",
+    "map",
     "config",
     "os",
     "membership",

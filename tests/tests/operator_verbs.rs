@@ -1,18 +1,24 @@
 //! Five nodes: the verbs with which an operator looks at the network and changes it say what really happens.
 
-use anyhow::{Context, Result};
-use lab::{Lab, Node, Options, is_skipped_without_root, wait::wait_until};
+use anyhow::{Context, Result, bail};
+use lab::{
+    Lab, Node, Options, actor_panics::make_panic, is_skipped_without_root, wait::wait_until,
+};
 use serde_json::Value;
 use std::time::Duration;
 use wire::control::{
-    ChangedNodes, EVENTS_PATH, Event, EventEntry, EventsDocument, ROUTES_PATH, RouteEntry,
-    RoutesDocument,
+    ChangedNodes, ClosedTunnel, EVENTS_PATH, Event, EventEntry, EventsDocument, ROUTES_PATH,
+    RouteEntry, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelEntry,
+    TunnelsDocument,
 };
 
 /// Nodes of the network.
 const NODES: usize = 5;
 /// Longest time until a change is shown.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most tunnels that are closed until a dial of this node is faster than one of the peer.
+const MAX_ATTEMPTS: usize = 5;
 
 /// The events that `warren events --json` prints.
 fn printed_events(node: &Node) -> Result<Vec<EventEntry>> {
@@ -33,16 +39,9 @@ fn check_events(lab: &Lab, watcher: &Node, killed: &Node) -> Result<()> {
         reachable: u64::try_from(NODES - 2)?,
     };
     let prefix = killed.prefix()?;
-    let is_logged = || {
-        let events = printed_events(watcher).ok()?;
-        let mut later = events.iter().filter(|entry| entry.number > newest);
-        let is_loss = |entry: &&EventEntry| {
-            entry.event == Event::NodesLost(lost) && entry.node.as_deref() == Some(prefix)
-        };
-        later.find(is_loss).map(|_| ())
-    };
-    wait_until(CHANGE_TIMEOUT, is_logged)
-        .with_context(|| watcher.describe("does not log the loss of a node"))?;
+    wait_for_event(watcher, newest, "loss of a node", |entry| {
+        entry.event == Event::NodesLost(lost) && entry.node.as_deref() == Some(prefix)
+    })?;
     let text = watcher.warren_command(&["events", prefix])?;
     assert!(text.contains("1 node became unreachable; 3 left"), "{text}");
     killed.start()?;
@@ -93,6 +92,107 @@ fn check_paths(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a node has logged an event that `is_wanted` about the tunnel or node, after the event `newest`.
+fn wait_for_event(
+    node: &Node,
+    newest: u64,
+    what: &str,
+    is_wanted: impl Fn(&EventEntry) -> bool,
+) -> Result<()> {
+    let is_logged = || {
+        let events = printed_events(node).ok()?;
+        let mut later = events.iter().filter(|entry| entry.number > newest);
+        later.find(|entry| is_wanted(entry)).map(|_| ())
+    };
+    wait_until(CHANGE_TIMEOUT, is_logged).with_context(|| node.describe(&format!("has no {what}")))
+}
+
+fn newest_event(node: &Node) -> Result<u64> {
+    Ok(printed_events(node)?.last().context("no event")?.number)
+}
+
+/// A tunnel that a node of the network dialled, and that is up and no duplicate.
+fn dialled_tunnel(lab: &Lab) -> Result<(&Node, TunnelEntry)> {
+    let find = || {
+        lab.nodes().iter().find_map(|node| {
+            let document: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
+            let tunnels = document.tunnels;
+            let is_wanted = |tunnel: &&TunnelEntry| {
+                let same_peer = tunnels.iter().filter(|other| other.peer == tunnel.peer);
+                tunnel.role == "dialled" && tunnel.phase == "up" && same_peer.count() == 1
+            };
+            let found = tunnels.iter().find(is_wanted).cloned();
+            found.map(|tunnel| (node, tunnel))
+        })
+    };
+    wait_until(CHANGE_TIMEOUT, find).context("no node has a dialled tunnel")
+}
+
+fn pinned_nodes(node: &Node) -> Result<Vec<String>> {
+    let status: StatusDocument = node.control_document(STATUS_PATH)?;
+    Ok(status.pins.into_iter().map(|pin| pin.prefix).collect())
+}
+
+fn wait_for_pins(node: &Node, expected: &[&str]) -> Result<()> {
+    wait_until(CHANGE_TIMEOUT, || {
+        (pinned_nodes(node).ok()? == expected).then_some(())
+    })
+    .with_context(|| format!("pinned are {:?}, not {expected:?}", pinned_nodes(node)))
+}
+
+/// Pins the peer of a tunnel, which outlives the policy actor and protects the tunnel from an operator's own close.
+fn check_pins(lab: &Lab) -> Result<()> {
+    let (node, tunnel) = dialled_tunnel(lab)?;
+    let (slot, peer) = (tunnel.slot.as_str(), tunnel.peer.as_str());
+    node.warren_command(&["pin", slot])?;
+    wait_for_pins(node, &[peer])?;
+    let refused = node.warren_command(&["close", slot]).err();
+    let refused = refused.context("a pinned tunnel was closed")?;
+    assert!(format!("{refused:#}").contains("is pinned"), "{refused:#}");
+    make_panic(node, "policy")?;
+    let is_spared = || {
+        let why = node.warren_command(&["why", peer]).ok()?;
+        why.contains("an operator pinned the peer").then_some(())
+    };
+    wait_until(CHANGE_TIMEOUT, is_spared).context("the restarted policy does not know the pin")?;
+    assert_eq!(pinned_nodes(node)?, [peer]);
+    node.warren_command(&["unpin", peer])?;
+    wait_for_pins(node, &[])
+}
+
+/// Closes a tunnel, and dials its peer again; returns `false` if the peer was faster and dialled this node.
+fn close_and_dial(lab: &Lab) -> Result<bool> {
+    let (node, tunnel) = dialled_tunnel(lab)?;
+    let (slot, peer) = (tunnel.slot.as_str(), tunnel.peer.as_str());
+    let newest = newest_event(node)?;
+    let closing = node.warren_command(&["close", slot])?;
+    assert!(closing.contains("traffic moves away"), "{closing}");
+    wait_for_event(node, newest, "closed tunnel", |entry| {
+        let is_operator = |closed: &ClosedTunnel| closed.reason == "operator";
+        matches!(&entry.event, Event::TunnelClosed(closed) if is_operator(closed))
+            && entry.tunnel.as_deref() == Some(slot)
+    })?;
+    match node.warren_command(&["dial", peer]) {
+        Ok(_) => {}
+        Err(error) if format!("{error:#}").contains("a tunnel to") => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    wait_for_event(node, newest, "new tunnel", |entry| {
+        entry.event == Event::TunnelUp && entry.node.as_deref() == Some(peer)
+    })?;
+    Ok(true)
+}
+
+fn check_orders(lab: &Lab) -> Result<()> {
+    check_pins(lab)?;
+    for _ in 0..MAX_ATTEMPTS {
+        if close_and_dial(lab)? {
+            return Ok(());
+        }
+    }
+    bail!("the peers of {MAX_ATTEMPTS} closed tunnels dialled first");
+}
+
 #[test]
 fn the_verbs_of_an_operator_say_what_happens() -> Result<()> {
     if is_skipped_without_root("operator_verbs") {
@@ -101,5 +201,6 @@ fn the_verbs_of_an_operator_say_what_happens() -> Result<()> {
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     let watcher = lab.node(0)?;
     check_paths(&lab)?;
+    check_orders(&lab)?;
     check_events(&lab, watcher, lab.node(NODES - 1)?)
 }

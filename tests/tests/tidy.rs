@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("files", &["fault-points"]),
     ("local-http", &[]),
     ("wire", &["policies"]),
+    ("map", &["wire"]),
     ("config", &["wire", "policies"]),
     ("os", &["files", "fault-points", "wire", "policies"]),
     ("membership", &["files", "wire", "policies"]),
@@ -27,6 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "membership",
             "os",
+            "map",
             "files",
             "fault-points",
             "wire",
@@ -48,7 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "registry",
-        &["os", "files", "local-http", "wire", "policies"],
+        &["os", "files", "local-http", "map", "wire", "policies"],
     ),
     (
         "warren",
@@ -58,13 +60,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "files",
             "local-http",
+            "map",
             "wire",
             "policies",
         ],
     ),
-    ("lab", &["local-http", "wire", "policies"]),
+    ("lab", &["local-http", "map", "wire", "policies"]),
     ("sim", &["wire", "policies"]),
-    ("tests", &["lab", "wire", "policies"]),
+    ("tests", &["lab", "map", "wire", "policies"]),
 ];
 
 /// Returns the paths of the tracked files with this extension.

@@ -6,6 +6,7 @@ mod control_client;
 mod doctor_verb;
 mod join_verb;
 mod leave_verb;
+mod operator_verbs;
 mod output;
 mod reference_verb;
 mod registry_verbs;
@@ -15,6 +16,7 @@ mod run_verb;
 mod status_verbs;
 mod support_bundle_verb;
 mod systemd_unit;
+mod top_verb;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -82,6 +84,18 @@ enum Verb {
     Ping(status_verbs::PingArgs),
     /// Show each node on the path to a node, with round trip and loss; exits with 1 if it does not answer
     Trace(status_verbs::TraceArgs),
+    /// Draw the network as this node knows it, as SVG: warren map > map.svg
+    Map(status_verbs::ShowArgs),
+    /// Show the tunnels live: rates, round trip, loss, and the latest decisions
+    Top(top_verb::TopArgs),
+    /// Open a tunnel to a node now, as root
+    Dial(operator_verbs::OrderArgs),
+    /// Close a tunnel that this node dialled, once its traffic has moved away, as root
+    Close(operator_verbs::OrderArgs),
+    /// Keep the tunnels to a node: the policy never closes them, as root
+    Pin(operator_verbs::OrderArgs),
+    /// Let the policy close tunnels to a node again, as root
+    Unpin(operator_verbs::OrderArgs),
     /// Create and run a network's registry, and let nodes in
     Registry(registry_verbs::Args),
     /// Write manual pages and completions, for the package
@@ -111,6 +125,12 @@ fn main() -> ExitCode {
         Verb::Events(args) => status_verbs::events(&args),
         Verb::Ping(args) => status_verbs::ping(&args),
         Verb::Trace(args) => status_verbs::trace(&args),
+        Verb::Map(args) => status_verbs::map(&args),
+        Verb::Top(args) => top_verb::top(&args),
+        Verb::Dial(args) => operator_verbs::dial(&args),
+        Verb::Close(args) => operator_verbs::close(&args),
+        Verb::Pin(args) => operator_verbs::pin(&args),
+        Verb::Unpin(args) => operator_verbs::unpin(&args),
         Verb::Registry(args) => registry_verbs::main(&args),
         Verb::GenerateReference(args) => reference_verb::generate_reference(&Cli::command(), &args),
     }

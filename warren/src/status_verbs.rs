@@ -21,19 +21,25 @@ use crate::{
 };
 use clap::Args;
 pub(crate) use events::{EventsArgs, events};
+pub(crate) use format::{
+    bytes, milliseconds, node as node_label, percent, printable as printable_text, utc_time,
+};
 pub(crate) use path::{PingArgs, TraceArgs, ping, trace};
+use policies::names::Slot;
 use serde::de::DeserializeOwned;
 use std::{
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 use subject::Subject;
+pub(crate) use why::sentence as sentence_of_decision;
 use wire::control::{
     DECISIONS_PATH, DecisionsDocument, HEALTHY, NAMES_PATH, NamesDocument, PEERS_PATH,
     PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument, TUNNELS_PATH,
     TunnelsDocument,
 };
+use wire::map::{MAP_DOCUMENT_PATH, MapDocument};
 
 /// Exit code of `warren status` for a node that is degraded or not ready.
 const NOT_HEALTHY: u8 = 1;
@@ -133,6 +139,13 @@ pub(crate) fn why(args: &WhyArgs) -> ExitCode {
     print(&args.show, body, &text, 0)
 }
 
+/// `warren map`: draws the network as this node knows it, as SVG.
+pub(crate) fn map(args: &ShowArgs) -> ExitCode {
+    show(args, MAP_DOCUMENT_PATH, |document: &MapDocument| {
+        (map::svg(document), 0)
+    })
+}
+
 /// `warren hosts`: prints the names and addresses of nodes as lines for `/etc/hosts`.
 pub(crate) fn hosts(args: &HostsArgs) -> ExitCode {
     show(&args.show, NAMES_PATH, |document: &NamesDocument| {
@@ -143,6 +156,18 @@ pub(crate) fn hosts(args: &HostsArgs) -> ExitCode {
         };
         (text, 0)
     })
+}
+
+/// Returns the slot, or the prefix of the node, that an argument means.
+pub(crate) fn resolve_subject(socket: &Path, text: &str) -> Result<String, ExitCode> {
+    if text.parse::<Slot>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let names = control_client::get(socket, NAMES_PATH)
+        .and_then(|body| serde_json::from_str(&body).map_err(ControlError::InvalidDocument));
+    let names = names.map_err(|error| fail(&error, error.exit_code()))?;
+    let found = subject::find_node(text, &names).map_err(|error| fail(&error, 1))?;
+    Ok(found.prefix.clone())
 }
 
 /// Fetches a document; returns it as it came, too.

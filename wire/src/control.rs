@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod lan;
 mod names;
+mod operator;
 mod peers;
 mod routes;
 
@@ -19,6 +20,7 @@ pub use events::*;
 pub use health::*;
 pub use lan::*;
 pub use names::*;
+pub use operator::*;
 pub use peers::*;
 pub use routes::*;
 
@@ -122,6 +124,9 @@ pub struct StatusDocument {
     pub processes: Vec<ProcessEntry>,
     /// The number of actors restarted after a panic since the start.
     pub actor_restarts: u64,
+    /// The nodes that an operator has pinned; those of the configuration are not among them.
+    #[serde(default)]
+    pub pins: Vec<PinEntry>,
     /// The number of private endpoints of peers that are not dialled.
     #[serde(default)]
     pub unused_endpoints: u64,

@@ -18,6 +18,7 @@ pub mod lan;
 pub mod lines;
 pub mod link_counters;
 pub mod management;
+pub mod map;
 pub mod metered_notice;
 pub mod overlay;
 pub mod peer;

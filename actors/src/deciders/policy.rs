@@ -2,6 +2,7 @@
 //!
 //! It decides nothing itself; all rules are in `policies::planner` and `policies::route_checks`.
 
+mod operator;
 mod route_checks;
 
 use crate::live_settings::{LiveSettings, Mode};
@@ -11,6 +12,7 @@ use crate::messages::{
     OriginsClaimed, PeersRead, ProbesRead, RoutesRead, RoutesSuspected, SettingsChanged,
     log_decision,
 };
+use crate::operator::SharedPins;
 use crate::store::{SharedRouteView, Store, TunnelTable};
 use actix::{Actor, Context, Handler, Recipient};
 use membership::documents::DocumentStore;
@@ -67,6 +69,7 @@ pub struct Policy {
     route_checks: Rc<RefCell<RouteChecks>>,
     members: Rc<Cell<Option<Members>>>,
     tunnels: Rc<RefCell<TunnelTable>>,
+    pins: SharedPins,
     clock: Clock,
     /// When the route view was last published.
     view_published_at: Option<Uptime>,
@@ -114,10 +117,12 @@ impl Policy {
             route_checks: store.route_checks,
             members: store.members,
             tunnels: store.tunnels,
+            pins: store.pins,
             clock: store.clock,
             view_published_at: None,
         };
         policy.apply_parameters();
+        policy.planner.set_pins(policy.pins.load().as_ref().clone());
         policy
     }
 

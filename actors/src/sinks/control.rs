@@ -2,22 +2,22 @@
 //!
 //! The kernel decides by the socket's mode (0660) and group which users can connect. Requests of the users that
 //! children run as are rejected even if these belong to the group. The answers are made from the published
-//! snapshot, without a message to any actor. Only root can have the configuration reloaded, or the
-//! daemon restarted.
+//! snapshot, without a message to any actor. Only root can have the configuration reloaded or the daemon restarted, and
+//! give orders.
 
-mod documents;
 mod echo;
 mod events;
-mod lan;
+mod operator;
 
-use crate::sinks::telemetry::Published;
+pub use operator::OperatorOrders;
+
+use crate::sinks::{documents::View, map, telemetry::Published};
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::{Extensions, Server},
     http::StatusCode,
     web,
 };
-use documents::View;
 use events::WaitingRequests;
 use os::clock::Clock;
 use serde::Serialize;
@@ -33,10 +33,11 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, NAMES_PATH, PEERS_PATH, Problem, RELOAD_PATH,
-    RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
+    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, EventQuery, NAMES_PATH, PEERS_PATH, Problem,
+    RELOAD_PATH, RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
+use wire::map::{MAP_DOCUMENT_PATH, MAP_PAGE_PATH, MAP_UPDATE_PATH};
 
 /// The path of the socket, and the users that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub enum DaemonRequest {
 }
 
 /// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests of root are sent to
-/// `requests`.
+/// `requests`, and orders of an operator to `orders`.
 ///
 /// # Errors
 /// [`ControlError`]; nothing is served then.
@@ -109,7 +110,7 @@ pub fn serve(
     access: Access,
     clock: Clock,
     published: Published,
-    requests: mpsc::Sender<DaemonRequest>,
+    (requests, orders): (mpsc::Sender<DaemonRequest>, OperatorOrders),
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
     let waiting = WaitingRequests::default();
@@ -118,6 +119,7 @@ pub fn serve(
             .app_data(web::Data::new(published.clone()))
             .app_data(web::Data::new(clock.clone()))
             .app_data(web::Data::new(requests.clone()))
+            .app_data(web::Data::new(orders.clone()))
             .app_data(web::Data::new(waiting.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
@@ -126,9 +128,13 @@ pub fn serve(
             .route(ROUTES_PATH, web::get().to(routes))
             .route(DECISIONS_PATH, web::get().to(decisions))
             .route(EVENTS_PATH, web::get().to(events::events))
+            .route(MAP_DOCUMENT_PATH, web::get().to(map))
+            .route(MAP_PAGE_PATH, web::get().to(map::page))
+            .route(MAP_UPDATE_PATH, web::get().to(map_update))
             .route(ECHO_PATH, web::post().to(echo::echo))
             .route(RELOAD_PATH, web::post().to(reload))
             .route(RESTART_PATH, web::post().to(restart))
+            .configure(operator::add_routes)
             .configure(add_panic_route)
             .default_service(web::to(not_found))
     };
@@ -260,7 +266,18 @@ macro_rules! documents {
     )*};
 }
 
-documents! { status tunnels peers names routes decisions }
+documents! { status tunnels peers names routes decisions map }
+
+async fn map_update(
+    request: HttpRequest,
+    query: web::Query<EventQuery>,
+    published: web::Data<Published>,
+    clock: web::Data<Clock>,
+) -> HttpResponse {
+    answer(&request, &published, &clock, |view| {
+        map::update_after(view, query.after)
+    })
+}
 
 /// Waits until the daemon has reloaded its configuration.
 async fn reload(

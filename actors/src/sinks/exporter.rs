@@ -1,8 +1,8 @@
 //! Serves the newest snapshot as Prometheus metrics, and reports whether the node is healthy and
 //! ready.
 //!
-//! It answers GET and HEAD of `/metrics` (text format 0.0.4), `/healthz`, `/readyz`, and of `/`, which links to them, on
-//! TCP or on a Unix socket. A
+//! It answers GET and HEAD of `/metrics` (text format 0.0.4), `/healthz`, `/readyz`, the map at `/map`, and of `/`,
+//! which links to them, on TCP or on a Unix socket. A
 //! scrape reads the published snapshot, without a message to any actor.
 
 mod event_samples;
@@ -13,10 +13,9 @@ mod samples;
 
 pub use families::{FAMILIES, Family, Kind};
 pub use readers::Readers;
-pub(crate) use samples::transport;
 
 use crate::http_connections::{ConnectionLimits, Connections, limited};
-use crate::sinks::{health, telemetry::Published};
+use crate::sinks::{health, map, telemetry::Published};
 use actix_http::HttpService;
 use actix_service::{ServiceFactory, map_config};
 use actix_web::{
@@ -36,7 +35,10 @@ use prometheus::{
 };
 use samples::Source;
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
-use wire::errors::Chain;
+use wire::{
+    errors::Chain,
+    map::{MAP_PAGE_PATH, MAP_UPDATE_PATH},
+};
 
 /// The address of the metrics endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +170,8 @@ fn build_app(
         .service(page("/metrics", metrics))
         .service(page("/healthz", healthz))
         .service(page("/readyz", readyz))
+        .service(page(MAP_PAGE_PATH, map::page))
+        .service(page(MAP_UPDATE_PATH, map::update))
 }
 
 /// Answers 403 to a node that may not read metrics.
@@ -270,6 +274,7 @@ async fn index(published: web::Data<Published>) -> HttpResponse {
     let page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>warren {name}</title></head>\
          <body><h1>warren {version}, node {name}</h1><ul>\
+         <li><a href=\"/map\">map</a>: the network as this node knows it</li>\
          <li><a href=\"/metrics\">metrics</a></li>\
          <li><a href=\"/healthz\">healthz</a>: whether the daemon publishes figures</li>\
          <li><a href=\"/readyz\">readyz</a>: whether the node does its work, or what keeps it from that</li>\

@@ -2,6 +2,8 @@
 //! control socket, which read it.
 
 pub mod control;
+mod documents;
 pub mod exporter;
 pub mod health;
+mod map;
 pub mod telemetry;

@@ -31,6 +31,7 @@ use crate::messages::{
     OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
     RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
 };
+use crate::operator::SharedPins;
 use actix::{Actor, AsyncContext, Context, Handler};
 use arc_swap::ArcSwap;
 use membership::node_names::NodeNames;
@@ -64,6 +65,8 @@ pub struct TelemetryDeps {
     pub published: Published,
     /// The names of nodes.
     pub names: NodeNames,
+    /// The nodes that an operator has pinned.
+    pub pins: SharedPins,
     /// Assesses the health of the node of a snapshot, so that its findings become events.
     pub find: fn(&Snapshot, Uptime) -> Vec<PresentFinding>,
 }
@@ -74,6 +77,7 @@ pub struct Telemetry {
     snapshot: Snapshot,
     published: Published,
     names: NodeNames,
+    pins: SharedPins,
     find: fn(&Snapshot, Uptime) -> Vec<PresentFinding>,
 }
 
@@ -84,6 +88,7 @@ impl Telemetry {
             clock,
             published,
             names,
+            pins,
             find,
         } = deps;
         let snapshot = Snapshot::clone(&published.load());
@@ -92,6 +97,7 @@ impl Telemetry {
             snapshot,
             published,
             names,
+            pins,
             find,
         }
     }
@@ -101,6 +107,7 @@ impl Telemetry {
         self.snapshot.at = now;
         self.snapshot.readings_dropped = dropped_readings();
         self.snapshot.names = self.names.load();
+        self.snapshot.pins = self.pins.load_full();
         // The boot time is kept while both clocks agree, so that the timestamps of past events do not jitter.
         let booted_at = wall().saturating_sub(now.0);
         if booted_at.abs_diff(self.snapshot.booted_at) > MAX_CLOCK_DEVIATION {

@@ -113,6 +113,7 @@ impl Node {
             clock: clock.clone(),
             published: published.clone(),
             names: membership::node_names::NodeNames::default(),
+            pins: Default::default(),
             find: actors::sinks::health::present_findings,
         })
         .start();

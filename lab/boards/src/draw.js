@@ -1,13 +1,11 @@
 // Draws Grafana boards to PNG files, from the answers of a Prometheus server.
 
-import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs, promisify } from 'node:util';
-import { chromium } from 'playwright-core';
+import { parseArgs } from 'node:util';
+import { openBrowser, takePicture } from './browser.js';
 import { place } from './grid.js';
 import { Prometheus, seconds } from './prometheus.js';
 import { annotationsOf, askAll, rangeVariables } from './questions.js';
@@ -26,14 +24,10 @@ const USAGE = `Draws Grafana boards to PNG files, from the answers of a Promethe
   --report FILE       writes as JSON what each panel shows, and the answers behind it
 `;
 const HERE = dirname(fileURLToPath(import.meta.url));
-/** Where Debian and others install Chromium. */
-const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 /** The address under which the page is served to the browser, which no network reaches. */
 const PAGE = 'http://boards.invalid/';
 /** Time without a load after which a page is complete, in milliseconds. */
 const SETTLING_MS = 200;
-/** Colours of a picture. */
-const COLOURS = 256;
 /** Height of the heading and of the line below the panels, in pixels. */
 const HEADING_PX = 40;
 const CAPTION_PX = 28;
@@ -137,16 +131,8 @@ class Loads {
 }
 
 /** Starts the browser and loads the page, which it serves itself: nothing comes from a network. */
-async function openPage(settings) {
-  const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
-  if (!executablePath) throw new Error(`no Chromium in ${BROWSERS.join(', ')}: install it, or name it by CHROMIUM=PATH`);
-  const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
-  const context = await browser.newContext({
-    timezoneId: 'UTC',
-    locale: 'en-GB',
-    reducedMotion: 'reduce',
-  });
-  const page = await context.newPage();
+async function openPage() {
+  const { browser, page } = await openBrowser();
   const complaints = [];
   page.on('pageerror', (error) => complaints.push(error.message));
   const loads = new Loads(page);
@@ -174,9 +160,7 @@ async function draw(path, { page, complaints, loads }, prometheus, settings) {
   const shown = await page.evaluate((drawn) => window.drawBoard(drawn), board);
   await loads.settle();
   const picture = join(settings.out, `${name}.png`);
-  await page.screenshot({ path: picture, animations: 'disabled' });
-  // A palette makes a picture a third as large.
-  await promisify(execFile)('pngquant', ['--force', '--strip', '--output', picture, String(COLOURS), picture]);
+  await takePicture(page, picture);
   const panels = board.panels.map(({ panel, title, answers }, index) => ({
     id: panel.id,
     type: panel.type,
@@ -202,7 +186,7 @@ async function main() {
   const settings = options();
   const prometheus = new Prometheus(settings.prometheus);
   await mkdir(settings.out, { recursive: true });
-  const opened = await openPage(settings);
+  const opened = await openPage();
   const reports = [];
   try {
     for (const path of settings.boards) reports.push(await draw(path, opened, prometheus, settings));

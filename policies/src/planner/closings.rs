@@ -84,7 +84,7 @@ impl Planner {
         let accepted: BTreeSet<Prefix> = accepted.map(|link| link.tunnel.peer).collect();
         let is_duplicate = |link: &&LinkReading| {
             let peer = link.tunnel.peer;
-            self.me < peer && accepted.contains(&peer)
+            self.me < peer && accepted.contains(&peer) && !self.requests.pins.contains(&peer)
         };
         let duplicates: Vec<_> = snapshot.dialled().filter(is_duplicate).collect();
         for link in duplicates {

@@ -7,6 +7,8 @@
 
 mod lan;
 
+mod retry;
+
 use super::snapshot::Snapshot;
 use crate::{
     gain::Gain,
@@ -16,6 +18,7 @@ use crate::{
     rng::Rng,
     units::Uptime,
 };
+use retry::retry_at;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -36,10 +39,6 @@ const MISSING_TIME: Duration = Duration::from_secs(30);
 const YOUNG_MISSING_TIME: Duration = Duration::from_secs(3);
 /// An order to dial is taken for lost if no reading shows it after this time.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Delay before a failed peer is dialled again; it doubles with each failure, and up to half of it is added at random.
-const MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
-/// Longest delay before a failed peer is dialled again, without the random part.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);
 
 /// The memory of dialling between two plans.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +144,23 @@ impl Dialling {
         }
         self.fill(&mut round, snapshot, known, is_young, allowance.random);
         round.decisions
+    }
+
+    /// Dials a peer that an operator asked for, whatever the limit and its back-off. `None` if it is no candidate, or if no slot is free.
+    pub(super) fn dial_requested(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: Prefix,
+    ) -> Option<Decision> {
+        let candidate = snapshot.candidates.get(&peer).copied()?;
+        let is_free = |slot: &&Slot| !self.pending.contains_key(slot);
+        let mut round = Round {
+            room: 1,
+            free: snapshot.free.iter().filter(is_free).copied().collect(),
+            decisions: Vec::new(),
+        };
+        self.open(&mut round, snapshot, candidate, OpenReason::Operator);
+        round.decisions.pop()
     }
 
     /// Candidates that could be dialled now, in random order, the preferred ones first.
@@ -372,16 +388,4 @@ impl Dialling {
 fn is_confirmed(candidate: &Candidate, now: Uptime) -> bool {
     let confirmed = candidate.confirmed_at;
     confirmed.is_some_and(|moment| now.since(moment) < CONFIRMATION_LIFETIME)
-}
-
-/// The moment from which a failed peer may be dialled again; `None` if it has not failed.
-fn retry_at(candidate: &Candidate, salt: u64) -> Option<Uptime> {
-    let doubled = 2u32
-        .checked_pow(candidate.failures.saturating_sub(1))
-        .unwrap_or(u32::MAX);
-    let delay = MIN_RETRY_DELAY.saturating_mul(doubled).min(MAX_RETRY_DELAY);
-    // The delay is the same in each plan, but differs by peer and number of failures.
-    let seed = u64::from(candidate.peer.number()) << 32 | u64::from(candidate.failures);
-    let delay = Rng::new(seed ^ salt).span(delay, delay.saturating_add(delay / 2));
-    candidate.failed_at.map(|failed| failed + delay)
 }

@@ -181,10 +181,11 @@ impl Planner {
 
     /// The slots of tunnels that are left to chance, drawn among those that came by chance.
     pub(super) fn random(&self, snapshot: &Snapshot<'_>) -> BTreeSet<Slot> {
+        let pinned = self.pinned();
         let lot = |peer: Prefix| Rng::new(self.salt ^ u64::from(peer.number())).bits();
         let mut lots: Vec<_> = self
             .by_chance(snapshot)
-            .filter(|link| !self.settings.pinned.contains(&link.tunnel.peer))
+            .filter(|link| !pinned.contains(&link.tunnel.peer))
             .map(|link| (lot(link.tunnel.peer), link.tunnel.slot))
             .collect();
         lots.sort_unstable();

@@ -28,6 +28,8 @@ pub(super) enum SpareReason {
     Draining(CloseReason),
     /// The configuration names the peer.
     Pinned,
+    /// An operator wants the tunnel to be kept.
+    PinnedByOperator,
     /// The tunnel has been up for this time only, and so has no history.
     Young(Duration),
     /// That node would be out of reach without the tunnel.
@@ -60,6 +62,7 @@ impl fmt::Display for SpareReason {
             Self::NotUp => f.write_str("it is not up"),
             Self::Draining(reason) => write!(f, "it drains until it can be closed: {reason}"),
             Self::Pinned => f.write_str("the configuration pins the peer"),
+            Self::PinnedByOperator => f.write_str("an operator pinned the peer"),
             Self::Young(age) => {
                 write!(f, "it is too young to have a history, {} s", age.as_secs())
             }
@@ -79,6 +82,8 @@ impl fmt::Display for SpareReason {
 pub(super) struct SpareConditions<'a> {
     pub(super) parameters: &'a Parameters,
     pub(super) pinned: &'a BTreeSet<Prefix>,
+    /// Peers whose tunnels an operator wants to be kept.
+    pub(super) pins: &'a BTreeSet<Prefix>,
     /// Slots whose closing was given up a short while ago, and until when their tunnels are spared.
     pub(super) given_up: &'a BTreeMap<Slot, Uptime>,
     /// When tunnels on a slot were closed by plan within twelve refreshes.
@@ -105,6 +110,8 @@ impl SpareConditions<'_> {
             Some(SpareReason::Accepted)
         } else if self.pinned.contains(&peer) {
             Some(SpareReason::Pinned)
+        } else if self.pins.contains(&peer) {
+            Some(SpareReason::PinnedByOperator)
         } else if !snapshot.is_table_known {
             Some(SpareReason::NoTable)
         } else if let Some(node) = snapshot.only_route(slot) {

@@ -6,4 +6,5 @@ mod fixtures;
 mod lan;
 mod random_observations;
 mod replacing;
+mod requests;
 mod simulated_network;

@@ -1,6 +1,7 @@
 //! Serves the registry's metrics in the text format of Prometheus over plain HTTP.
 
 mod families;
+mod map;
 mod targets;
 
 use crate::{clock::WallClock, numbers::signed, service::queue::Queue};
@@ -14,6 +15,7 @@ use families::Families;
 use os::clock::Clock;
 use prometheus::TextEncoder;
 use std::{io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use wire::map::{MAP_PAGE_PATH, MAP_UPDATE_PATH};
 
 /// Counts responses, and exposes the state of documents and certificates.
 #[derive(Clone)]
@@ -82,6 +84,8 @@ pub(crate) fn serve(listener: TcpListener, source: Source) -> io::Result<Server>
             .service(page("/", index))
             .service(page("/metrics", metrics))
             .service(page("/targets", targets::list))
+            .service(page(MAP_PAGE_PATH, map::page))
+            .service(page(MAP_UPDATE_PATH, map::update))
     });
     let server = server.workers(1).disable_signals().shutdown_timeout(1);
     Ok(server.listen(listener)?.run())
@@ -167,7 +171,8 @@ async fn index() -> HttpResponse {
         "<body><h1>warren ",
         env!("CARGO_PKG_VERSION"),
         ", registry</h1><ul><li><a href=\"/metrics\">metrics</a></li>",
-        "<li><a href=\"/targets\">targets</a>: all nodes, for http_sd_configs of Prometheus</li></ul></body></html>\n"
+        "<li><a href=\"/targets\">targets</a>: all nodes, for http_sd_configs of Prometheus</li>",
+        "<li><a href=\"/map\">map</a>: all nodes, and which of them announce themselves</li></ul></body></html>\n"
     );
     HttpResponse::Ok()
         .content_type(ContentType::html())

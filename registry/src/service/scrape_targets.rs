@@ -3,6 +3,7 @@
 use super::{RegistryService, error::ServiceError};
 use policies::names::Prefix;
 use std::{collections::BTreeMap, net::Ipv6Addr};
+use wire::overlay::Network;
 
 /// A node that has a live certificate, whether it runs or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +17,17 @@ pub struct ScrapeTarget {
 }
 
 impl RegistryService {
+    /// Returns the network of the registry.
+    pub fn network_range(&self) -> Network {
+        self.authorities.authority.network()
+    }
+
     /// Returns all nodes with a live certificate, sorted by prefix.
     ///
     /// # Errors
     /// The database failed.
     pub fn scrape_targets(&self) -> Result<Vec<ScrapeTarget>, ServiceError> {
-        let network = self.authorities.authority.network();
+        let network = self.network_range();
         let live = self.members()?.into_iter();
         let live = live.filter(|node| node.member.revoked_at.is_none());
         // A node that has just renewed its certificate has two.

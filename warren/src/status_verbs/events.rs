@@ -220,7 +220,7 @@ fn sentence(event: &Event) -> String {
 
 fn closed(tunnel: &ClosedTunnel) -> String {
     let reason = &tunnel.reason;
-    let sentence = why::explanation("closed", reason);
+    let sentence = why::explanation("closed", reason, "");
     let sentence = sentence.unwrap_or_else(|| format!("closed: {reason}"));
     let age = time_span(tunnel.lived_seconds);
     let (received, sent) = (bytes(float(tunnel.rx_bytes)), bytes(float(tunnel.tx_bytes)));
@@ -243,7 +243,7 @@ fn decided(decision: &DecidedOrder) -> String {
         reason,
         terms,
     } = decision;
-    let sentence = why::explanation(order, reason);
+    let sentence = why::explanation(order, reason, terms);
     let sentence = sentence.unwrap_or_else(|| format!("{order}, because: {reason}"));
     let (note, _) = split_numbers(terms);
     if note.is_empty() {

@@ -28,7 +28,7 @@ pub(super) fn or_dash(text: Option<String>) -> String {
 }
 
 /// Shows a node by its name and prefix, or by its prefix alone.
-pub(super) fn node(prefix: &str, name: Option<&str>) -> String {
+pub(crate) fn node(prefix: &str, name: Option<&str>) -> String {
     name.map_or_else(
         || prefix.to_owned(),
         |name| printable(&format!("{name} ({prefix})")),
@@ -41,7 +41,7 @@ pub(super) fn yes_or_dash(is_true: bool) -> String {
 }
 
 /// Replaces control characters, so that a text from another node cannot steer the terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
@@ -67,7 +67,7 @@ pub(super) fn metric(metric: u16) -> String {
 }
 
 /// Shows a time in UTC, down to seconds.
-pub(super) fn utc_time(time: impl Display) -> String {
+pub(crate) fn utc_time(time: impl Display) -> String {
     let text = time.to_string();
     let (seconds, _) = text.split_once('.').unwrap_or((&text, ""));
     let (date, clock) = seconds.split_once(' ').unwrap_or((seconds, ""));
@@ -75,7 +75,7 @@ pub(super) fn utc_time(time: impl Display) -> String {
 }
 
 /// Shows seconds as milliseconds.
-pub(super) fn milliseconds(seconds: f64) -> String {
+pub(crate) fn milliseconds(seconds: f64) -> String {
     format!("{:.1} ms", seconds * 1_000.0)
 }
 
@@ -98,12 +98,12 @@ pub(super) fn time_span(seconds: f64) -> String {
 }
 
 /// Shows a ratio from 0 to 1 as a percentage.
-pub(super) fn percent(ratio: f64) -> String {
+pub(crate) fn percent(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
 /// Shows a number of bytes with a decimal prefix.
-pub(super) fn bytes(count: f64) -> String {
+pub(crate) fn bytes(count: f64) -> String {
     if count < 1_000.0 {
         return format!("{count:.0} B");
     }

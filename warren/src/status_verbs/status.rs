@@ -128,6 +128,10 @@ fn network_rows(document: &StatusDocument) -> Rows {
             format!("{count} with private endpoints only, in other networks than this node"),
         );
     }
+    for pin in &document.pins {
+        let name = node(&pin.prefix, pin.name.as_deref());
+        add("pinned", format!("{name}, by an operator"));
+    }
     if let Some(reason) = &document.unused_reason {
         let count = document.unused_endpoints;
         let reason = printable(reason);

@@ -48,23 +48,27 @@ fn no_decisions(subject: Option<&Subject>) -> String {
 
 /// One line with the sentence, and one with the labels of the metrics and the numbers.
 fn decision(entry: &DecisionEntry) -> String {
-    let (note, numbers) = split_numbers(&entry.terms);
-    let mut sentence = explanation(&entry.order, &entry.reason)
+    let (_, numbers) = split_numbers(&entry.terms);
+    let (time, sentence) = (utc_time(entry.at), sentence(entry));
+    let labels = format!("order={} reason={}", entry.order, entry.reason);
+    let numbers = printable(numbers);
+    format!("{time}  {sentence}\n    {labels} {numbers}")
+}
+
+/// The tunnel of a decision, and what was decided, with the reason.
+pub(crate) fn sentence(entry: &DecisionEntry) -> String {
+    let (note, _) = split_numbers(&entry.terms);
+    let mut sentence = explanation(&entry.order, &entry.reason, &entry.terms)
         .unwrap_or_else(|| format!("{}, because: {}", entry.order, entry.reason));
     if !note.is_empty() {
         sentence = format!("{sentence} ({})", printable(note));
     }
-    let (time, tunnel) = (
-        utc_time(entry.at),
-        tunnel(
-            &entry.slot,
-            entry.peer.as_deref(),
-            entry.peer_name.as_deref(),
-        ),
+    let tunnel = tunnel(
+        &entry.slot,
+        entry.peer.as_deref(),
+        entry.peer_name.as_deref(),
     );
-    let labels = format!("order={} reason={}", entry.order, entry.reason);
-    let numbers = printable(numbers);
-    format!("{time}  {tunnel}: {sentence}\n    {labels} {numbers}")
+    format!("{tunnel}: {sentence}")
 }
 
 /// One line with the policy's sentence, and one with the numbers, if there are any.
@@ -89,8 +93,8 @@ fn tunnel(slot: &str, peer: Option<&str>, name: Option<&str>) -> String {
     })
 }
 
-/// The sentence for an order and its reason; `None` for labels that only a newer daemon knows.
-pub(super) fn explanation(order: &str, reason: &str) -> Option<String> {
+/// The sentence for an order and its reason, with the number that decided if the terms have it; `None` for labels that only a newer daemon knows.
+pub(super) fn explanation(order: &str, reason: &str, terms: &str) -> Option<String> {
     let close_reason = || {
         let reasons = CloseReason::ALL.iter();
         reasons.copied().find(|known| known.label() == reason)
@@ -102,7 +106,7 @@ pub(super) fn explanation(order: &str, reason: &str) -> Option<String> {
             Some(format!("opened, because {}", open_cause(known)))
         }
         "drain" => close_reason().map(|known| {
-            let cause = close_cause(known);
+            let cause = close_cause_in_numbers(known, terms);
             format!("traffic moves away, then it closes, because {cause}")
         }),
         "undrain" => {
@@ -111,9 +115,8 @@ pub(super) fn explanation(order: &str, reason: &str) -> Option<String> {
             Some(format!("kept after all, because {}", abandon_cause(known)))
         }
         // "closed" reports a tunnel that closed without an order.
-        "close" | "closed" => {
-            close_reason().map(|known| format!("closed, because {}", close_cause(known)))
-        }
+        "close" | "closed" => close_reason()
+            .map(|known| format!("closed, because {}", close_cause_in_numbers(known, terms))),
         "reconnected" => {
             Some("it came up again, because OpenVPN was restarted at either end".to_owned())
         }
@@ -126,10 +129,59 @@ fn open_cause(reason: OpenReason) -> &'static str {
         OpenReason::Bootstrap => "this node had no tunnel, or babeld knew no other node",
         OpenReason::Pinned => "the configuration lists this peer under neighbours",
         OpenReason::OnLan => "the peer is on a LAN of this host, and few tunnels lead over it",
+        OpenReason::Operator => "an operator asked for it",
         OpenReason::Fill => "more tunnels are wanted, and this peer was chosen by chance",
         OpenReason::Gain => "it shortens routes more than any other candidate would",
         OpenReason::MissingFromTable => "the peer is known, but babeld has no route to it",
     }
+}
+
+/// The cause of a close, with the number that decided.
+fn close_cause_in_numbers(reason: CloseReason, terms: &str) -> String {
+    let number = match reason {
+        CloseReason::Unused => value(terms, "share")
+            .map(|share| format!("it carried {share} of a fair share")),
+        CloseReason::Replaced => value(terms, "for")
+            .zip(value(terms, "gain"))
+            .map(|(peer, gain)| {
+                format!("a tunnel to {peer} would shorten routes by {gain}, and this one is worth less than that")
+            }),
+        CloseReason::OverLimit => value(terms, "dialled")
+            .zip(value(terms, "limit"))
+            .map(|(dialled, limit)| format!("{dialled} tunnels are dialled, and the limit is {limit}")),
+        CloseReason::Rotation
+        | CloseReason::Duplicate
+        | CloseReason::PeerDead
+        | CloseReason::ProcessDied
+        | CloseReason::DialFailed
+        | CloseReason::PeerClosed
+        | CloseReason::AroundLan
+        | CloseReason::SmallPacketsOnly
+        | CloseReason::Revoked
+        | CloseReason::FalseRoutes
+        | CloseReason::Renewed
+        | CloseReason::Operator
+        | CloseReason::Shutdown => None,
+    };
+    number.map_or_else(|| close_cause(reason).to_owned(), |text| printable(&text))
+}
+
+/// The value of a name in terms such as `share=31 % rate=2 B/s`: all up to the next name. `none` is no value.
+fn value<'a>(terms: &'a str, name: &str) -> Option<&'a str> {
+    let mut ends = terms.match_indices('=');
+    let is_name = |(at, _): &(usize, &str)| {
+        let before = terms.get(..*at).unwrap_or_default();
+        before.rsplit(' ').next() == Some(name)
+    };
+    let (at, _) = ends.find(is_name)?;
+    let rest = terms.get(at + 1..)?;
+    let end = rest.find('=').map_or(rest.len(), |next| {
+        rest.get(..next)
+            .and_then(|text| text.rfind(' '))
+            .unwrap_or(0)
+    });
+    let value = rest.get(..end)?.trim();
+    (!value.is_empty() && value != "none").then_some(value)
 }
 
 fn close_cause(reason: CloseReason) -> &'static str {
@@ -156,6 +208,7 @@ fn close_cause(reason: CloseReason) -> &'static str {
         CloseReason::Renewed => {
             "certificates or keys have changed, and OpenVPN reads them only when it starts"
         }
+        CloseReason::Operator => "an operator asked for it",
         CloseReason::Shutdown => "the daemon stops",
     }
 }
@@ -195,6 +248,35 @@ mod tests {
         assert_eq!(render(&document(), None), lines.join("\n"));
     }
 
+    #[track_caller]
+    fn check(reason: &str, terms: &str, expected: &str) {
+        let sentence = explanation("closed", reason, terms).unwrap();
+        assert_eq!(sentence, format!("closed, because {expected}"));
+    }
+
+    #[test]
+    fn the_number_that_decided_stands_in_the_sentence() {
+        let terms = "carried=1 B rate=2 B/s share=31 % threshold=50 %";
+        check("unused", terms, "it carried 31 % of a fair share");
+        check(
+            "replaced",
+            "for=9/16 gain=400 metric=96 carried=1 B",
+            "a tunnel to 9/16 would shorten routes by 400, and this one is worth less than that",
+        );
+        check(
+            "over_limit",
+            "dialled=4 limit=3 carried=1 B",
+            "4 tunnels are dialled, and the limit is 3",
+        );
+        for nothing in ["", "share=none ", "others_share=7 %", "share="] {
+            check(
+                "unused",
+                nothing,
+                "it is used much less than the other tunnels",
+            );
+        }
+    }
+
     #[test]
     fn a_dry_run_is_announced_first() {
         let (real, dry) = (
@@ -222,9 +304,9 @@ mod tests {
     fn every_label_of_this_version_has_a_sentence_and_an_unknown_one_is_shown_as_it_is() {
         let close = CloseReason::ALL.iter().map(|reason| reason.label());
         for reason in close {
-            assert!(explanation("drain", reason).is_some(), "{reason}");
-            assert!(explanation("close", reason).is_some(), "{reason}");
-            assert!(explanation("closed", reason).is_some(), "{reason}");
+            assert!(explanation("drain", reason, "").is_some(), "{reason}");
+            assert!(explanation("close", reason, "").is_some(), "{reason}");
+            assert!(explanation("closed", reason, "").is_some(), "{reason}");
         }
         let mut newer = document();
         newer.decisions[0].reason = "eclipse".into();

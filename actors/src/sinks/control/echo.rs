@@ -2,8 +2,11 @@
 //!
 //! The daemon sends it, since raw sockets need a right that members of the group `warren` lack. Requests go to addresses of nodes only.
 
-use super::{Caller, answer, documents::View, events::WaitingRequests, problem};
-use crate::sinks::telemetry::{Published, Snapshot};
+use super::{Caller, answer, events::WaitingRequests, problem};
+use crate::sinks::{
+    documents::View,
+    telemetry::{Published, Snapshot},
+};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use os::{
     clock::Clock,

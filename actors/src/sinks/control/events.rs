@@ -1,7 +1,7 @@
 //! Answers requests for events, at once or when the next one has happened.
 
-use super::{Caller, answer, documents::View, problem};
-use crate::sinks::telemetry::{EventRecord, Published};
+use super::{Caller, answer, problem};
+use crate::sinks::telemetry::Published;
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use os::clock::Clock;
 use std::{
@@ -11,7 +11,7 @@ use std::{
     },
     time::Duration,
 };
-use wire::control::{EventEntry, EventQuery, EventsDocument, MAX_EVENT_WAIT_S, VERSION};
+use wire::control::{EventQuery, MAX_EVENT_WAIT_S};
 
 /// Maximum number of requests that wait at the same time, so that connections are left for others.
 const MAX_WAITING: usize = 16;
@@ -70,27 +70,4 @@ async fn wait_for_events(query: &EventQuery, published: &Published) {
     };
     // Without a new event in time, the document is empty.
     let _ = tokio::time::timeout(time, arrival).await;
-}
-
-impl View<'_> {
-    pub(super) fn events(&self, after: u64) -> EventsDocument {
-        let log = &self.node.events;
-        let after = if after > log.newest() { 0 } else { after };
-        let entry = |record: &EventRecord| EventEntry {
-            version: VERSION,
-            number: record.number,
-            at: self.wall_time(record.at),
-            tunnel: record.slot.map(|slot| slot.to_string()),
-            node: record.node.map(|node| node.to_string()),
-            node_name: record.node.and_then(|node| self.name(node)),
-            event: record.event.clone(),
-        };
-        EventsDocument {
-            version: VERSION,
-            at: self.wall_time(self.now),
-            started_at: self.wall_time(self.node.identity.started),
-            newest: log.newest(),
-            events: log.after(after).map(entry).collect(),
-        }
-    }
 }

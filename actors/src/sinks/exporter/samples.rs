@@ -9,7 +9,7 @@ use membership::{certificate::ca_name_and_expiry, documents::is_private};
 use os::process_usage::OwnUsage;
 use policies::{
     endpoint_checks::Reachability,
-    names::{Endpoint, Role, Slot, Transport},
+    names::{Endpoint, Role, Transport},
     observation::{Candidate, LinkCounters, Phase},
 };
 use std::collections::BTreeMap;
@@ -141,19 +141,10 @@ pub(super) fn states(node: &Snapshot) -> Vec<Sample> {
     node.rows.live().map(sample_of).collect()
 }
 
-/// Returns the transport of a tunnel, which is known from the slot of an accepted one, and from the endpoint of a
-/// dialled one.
-pub(crate) fn transport(row: &Row) -> Option<Transport> {
-    match row.tunnel.slot {
-        Slot::Accepting(transport, _) => Some(transport),
-        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
-    }
-}
-
 pub(super) fn tunnel_info(node: &Snapshot) -> Vec<Sample> {
     let sample_of = |row: &Row| {
         let mut labels = tunnel(row);
-        labels.push(transport(row).map(s).unwrap_or_default());
+        labels.push(row.transport().map(s).unwrap_or_default());
         labels.push(node.names.get(row.tunnel.peer).map(s).unwrap_or_default());
         (labels, 1.0)
     };

@@ -103,11 +103,7 @@ fn no_tunnel(node: &Snapshot, now: Uptime) -> Finding {
 /// Returns that all tunnels go by TCP although their peers can be dialled by UDP, too.
 pub(super) fn udp_blocked(node: &Snapshot) -> Option<Finding> {
     let up: Vec<_> = node.rows.live().filter(|row| row.is_up()).collect();
-    let transport = |row: &Row| match row.tunnel.slot {
-        Slot::Accepting(transport, _) => Some(transport),
-        Slot::Dialling(_) => row.tunnel.endpoint.map(|endpoint| endpoint.transport),
-    };
-    let is_all_tcp = up.iter().all(|row| transport(row) == Some(Transport::Tcp));
+    let is_all_tcp = up.iter().all(|row| row.transport() == Some(Transport::Tcp));
     let dialled: Vec<_> = up
         .iter()
         .filter(|row| matches!(row.tunnel.slot, Slot::Dialling(_)))

@@ -86,6 +86,8 @@ pub struct Snapshot {
     pub names: Arc<NamesInForce>,
     /// The last reading of the nodes on the LANs of the host.
     pub lan: Arc<LanRead>,
+    /// The nodes that an operator has pinned.
+    pub pins: Arc<BTreeSet<Prefix>>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
     /// The last reading of all supervised processes.
@@ -157,6 +159,7 @@ impl Snapshot {
             }),
             names: Arc::default(),
             lan: Arc::default(),
+            pins: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,
                 leases: Vec::new(),

@@ -5,7 +5,7 @@
 
 use crate::messages::{LinksSampled, TunnelCameUp, TunnelClosed, TunnelOpened};
 use policies::{
-    names::{Prefix, Role, Slot},
+    names::{Prefix, Role, Slot, Transport},
     observation::{LinkCounters, Phase, TunnelReading},
     units::Uptime,
 };
@@ -59,6 +59,15 @@ impl Row {
     /// Returns whether the tunnel is up, so that frames pass. A draining tunnel is still up.
     pub fn is_up(&self) -> bool {
         self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
+    }
+
+    /// Returns the transport of the tunnel, which is known from the slot of an accepted one, and from the endpoint of a
+    /// dialled one.
+    pub fn transport(&self) -> Option<Transport> {
+        match self.tunnel.slot {
+            Slot::Accepting(transport, _) => Some(transport),
+            Slot::Dialling(_) => self.tunnel.endpoint.map(|endpoint| endpoint.transport),
+        }
     }
 
     /// Returns how long no frame has been received, or the time since the tunnel came up if there was none.

@@ -1,11 +1,16 @@
 //! Builds the documents of the control socket from a snapshot.
 
+mod events;
+mod health_report;
+mod lan;
+mod pins;
+
 use crate::messages::EndpointSource;
 use crate::sinks::{
-    exporter::transport,
-    health::{self, Finding, Health, Severity},
+    health,
     telemetry::{Row, Snapshot},
 };
+use health_report::health_report;
 use membership::documents::is_private;
 use os::clock::Clock;
 use policies::{
@@ -16,21 +21,20 @@ use policies::{
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    DEGRADED, DecisionEntry, DecisionsDocument, ExitRouteEntry, FindingEntry, HEALTHY,
-    HealthReport, LeaseEntry, NOT_READY, NamesDocument, NeighbourEntry, NodeNameEntry,
-    OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts,
-    RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry,
-    VERSION, VerdictEntry,
+    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NamesDocument, NeighbourEntry,
+    NodeNameEntry, OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState,
+    RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument,
+    UnusedEndpointEntry, VERSION, VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     pub(super) node: &'a Snapshot,
     pub(super) now: Uptime,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
+    pub(crate) fn new(node: &'a Snapshot, clock: &Clock) -> Self {
         Self {
             node,
             now: clock.now(),
@@ -38,12 +42,12 @@ impl<'a> View<'a> {
     }
 
     /// Converts a time to the wall clock's time; one outside the calendar becomes 1970.
-    pub(super) fn wall_time(&self, at: Uptime) -> OffsetDateTime {
+    pub(crate) fn wall_time(&self, at: Uptime) -> OffsetDateTime {
         let nanos = i128::try_from(self.node.unix(at).as_nanos()).unwrap_or(0);
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    pub(super) fn name(&self, node: Prefix) -> Option<String> {
+    pub(crate) fn name(&self, node: Prefix) -> Option<String> {
         self.node.names.get(node).map(ToString::to_string)
     }
 
@@ -51,7 +55,7 @@ impl<'a> View<'a> {
         at.map(|at| self.now.since(at).as_secs_f64())
     }
 
-    pub(super) fn status(&self) -> StatusDocument {
+    pub(crate) fn status(&self) -> StatusDocument {
         let node = self.node;
         let health = health::assess(node, self.now);
         let identity = &node.identity;
@@ -100,6 +104,7 @@ impl<'a> View<'a> {
             leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
+            pins: self.pins(),
             unused_endpoints: to_u64(node.peers.unused.len()),
             unused_reason: node
                 .peers
@@ -159,7 +164,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn tunnels(&self) -> TunnelsDocument {
+    pub(crate) fn tunnels(&self) -> TunnelsDocument {
         let tunnels = self.node.rows.live().map(|row| self.tunnel(row)).collect();
         TunnelsDocument {
             version: VERSION,
@@ -178,7 +183,7 @@ impl<'a> View<'a> {
             peer: row.tunnel.peer.to_string(),
             peer_name: self.name(row.tunnel.peer),
             role: slot.role().to_string(),
-            transport: transport(row).map(|transport| transport.to_string()),
+            transport: row.transport().map(|transport| transport.to_string()),
             endpoint: row.tunnel.endpoint.map(|endpoint| endpoint.address),
             phase: row.tunnel.phase.label().to_owned(),
             drain_reason: row
@@ -212,7 +217,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn names(&self) -> NamesDocument {
+    pub(crate) fn names(&self) -> NamesDocument {
         let node = self.node;
         let (identity, table) = (&node.identity, node.babel.as_ref());
         let mut nodes = BTreeSet::from([identity.prefix]);
@@ -240,7 +245,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn peers(&self) -> PeersDocument {
+    pub(crate) fn peers(&self) -> PeersDocument {
         let entry = |peer: &policies::observation::Candidate| PeerEntry {
             prefix: peer.peer.to_string(),
             name: self.name(peer.peer),
@@ -274,7 +279,7 @@ impl<'a> View<'a> {
             .map(|row| row.tunnel.slot)
     }
 
-    pub(super) fn routes(&self) -> RoutesDocument {
+    pub(crate) fn routes(&self) -> RoutesDocument {
         let network = self.node.identity.network;
         let table = self.node.babel.as_ref();
         let neighbour = |n: &policies::observation::Neighbour| NeighbourEntry {
@@ -326,7 +331,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn decisions(&self) -> DecisionsDocument {
+    pub(crate) fn decisions(&self) -> DecisionsDocument {
         let decision = |entry: &crate::sinks::telemetry::Entry| DecisionEntry {
             number: entry.number,
             at: self.wall_time(entry.at),
@@ -358,26 +363,6 @@ impl<'a> View<'a> {
             decisions: self.node.log.iter().map(|entry| decision(entry)).collect(),
             verdicts: self.node.verdicts.iter().map(verdict).collect(),
         }
-    }
-}
-
-fn health_report(health: &Health) -> HealthReport {
-    let entry = |finding: &Finding| FindingEntry {
-        id: finding.id.label().to_owned(),
-        severity: finding.severity.label().to_owned(),
-        count: finding.count,
-        seconds: finding.seconds,
-        seen: finding.seen.clone(),
-        advice: finding.id.advice().to_owned(),
-    };
-    let state = match health.severity() {
-        Severity::Error => NOT_READY,
-        Severity::Degraded => DEGRADED,
-        Severity::Information => HEALTHY,
-    };
-    HealthReport {
-        state: state.to_owned(),
-        findings: health.findings.iter().map(entry).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Builds the part of the status about the LANs of the host.
 
-use super::documents::View;
+use super::View;
 use crate::messages::{LanOutcome, LanPeer};
 use policies::{lan_discovery::Verdict, names::Prefix};
 use wire::control::{LanLinkEntry, LanNodeEntry, LanState};
