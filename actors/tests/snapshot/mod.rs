@@ -256,6 +256,7 @@ fn send_readings(telemetry: &Addr<Telemetry>, at: Uptime) {
             endpoint: "udp:192.168.7.7:1194".parse().unwrap(),
             reason: PrivateEndpointError::Elsewhere,
         }],
+        narrow: Vec::new(),
     });
     telemetry.do_send(decided(at));
 }
