@@ -114,6 +114,7 @@ pub struct Planner {
     closed_connecting: BTreeMap<Slot, Uptime>,
     /// When tunnels on a slot were closed by plan lately.
     closings: BTreeMap<Slot, Vec<Uptime>>,
+    lan_history: lan::LanHistory,
 }
 
 impl Planner {
@@ -145,6 +146,7 @@ impl Planner {
             closing_interval: 1,
             closed_connecting: BTreeMap::new(),
             closings: BTreeMap::new(),
+            lan_history: lan::LanHistory::default(),
         }
     }
 
