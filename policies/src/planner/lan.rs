@@ -27,7 +27,7 @@ pub(super) fn wanted_on_lan(limit: usize) -> usize {
 #[derive(Clone, Debug, Default)]
 pub(super) struct LanHistory {
     found_at: BTreeMap<Prefix, Uptime>,
-    begun: BTreeMap<Slot, (Prefix, Uptime)>,
+    dialled_at: BTreeMap<Slot, (Prefix, Uptime)>,
 }
 
 impl LanHistory {
@@ -41,13 +41,13 @@ impl LanHistory {
         for peer in snapshot.candidates.keys().filter(|peer| is_on_lan(peer)) {
             self.found_at.entry(*peer).or_insert(snapshot.at);
         }
-        self.begun.retain(|slot, (peer, _)| {
+        self.dialled_at.retain(|slot, (peer, _)| {
             let link = snapshot.tunnels.get(slot);
             link.is_some_and(|link| link.tunnel.peer == *peer)
         });
         for (slot, link) in &snapshot.tunnels {
-            let begun = (link.tunnel.peer, link.tunnel.since);
-            self.begun.entry(*slot).or_insert(begun);
+            let dialled_at = (link.tunnel.peer, link.tunnel.since);
+            self.dialled_at.entry(*slot).or_insert(dialled_at);
         }
     }
 
@@ -55,8 +55,9 @@ impl LanHistory {
     /// answer there.
     fn precedes_lan(&self, tunnel: &TunnelReading) -> bool {
         let found_at = self.found_at.get(&tunnel.peer);
-        let begun = self.begun.get(&tunnel.slot);
-        found_at.is_some_and(|found_at| begun.is_some_and(|(_, begun)| begun < found_at))
+        let dialled_at = self.dialled_at.get(&tunnel.slot);
+        found_at
+            .is_some_and(|found_at| dialled_at.is_some_and(|(_, dialled_at)| dialled_at < found_at))
     }
 }
 
