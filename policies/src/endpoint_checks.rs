@@ -1,8 +1,11 @@
 //! Decides when a node asks another one whether its announced endpoints answer, and what follows from the answers.
 //!
-//! One peer's silence may be the fault of its own path, so only two of them in a row count.
+//! One peer's silence may be the fault of its own path, so only that of two different ones in a row counts.
 
-use crate::{names::Endpoint, units::Uptime};
+use crate::{
+    names::{Endpoint, Prefix},
+    units::Uptime,
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Age from which an answer is sought again.
@@ -54,8 +57,10 @@ impl Reachability {
 struct History {
     checked_at: Option<Uptime>,
     has_answered: bool,
-    /// Number of silent checks since the last answer.
+    /// Number of silent checks since the last answer; those of one peer in a row count once.
     silent: u32,
+    /// The peer that got no answer the last time.
+    silent_to: Option<Prefix>,
 }
 
 impl History {
@@ -93,13 +98,20 @@ impl EndpointChecks {
         announced.iter().filter(is_due).copied().collect()
     }
 
-    /// Records the outcome of a check; `NotTried` only delays the next one.
-    pub fn note(&mut self, endpoint: Endpoint, outcome: CheckOutcome, now: Uptime) {
+    /// Records the outcome of a check by that peer; `NotTried` only delays the next one.
+    pub fn note(&mut self, endpoint: Endpoint, peer: Prefix, outcome: CheckOutcome, now: Uptime) {
         let history = self.0.entry(endpoint).or_default();
         history.checked_at = Some(now);
         match outcome {
-            CheckOutcome::Answered => (history.has_answered, history.silent) = (true, 0),
-            CheckOutcome::Silent => history.silent = history.silent.saturating_add(1),
+            CheckOutcome::Answered => {
+                (history.has_answered, history.silent) = (true, 0);
+                history.silent_to = None;
+            }
+            CheckOutcome::Silent if history.silent_to == Some(peer) => {}
+            CheckOutcome::Silent => {
+                history.silent = history.silent.saturating_add(1);
+                history.silent_to = Some(peer);
+            }
             CheckOutcome::NotTried => {}
         }
     }
@@ -118,22 +130,26 @@ mod tests {
     use super::*;
     use CheckOutcome::{Answered, NotTried, Silent};
 
-    /// Checks one endpoint whenever that is due, with these outcomes; compares the seconds and what is known after each.
+    fn prefix(number: u32) -> Prefix {
+        Prefix::new(number, 16).unwrap()
+    }
+
+    /// Lets two peers check one endpoint in turn whenever that is due, with these outcomes; compares the seconds and what is known after each.
     #[track_caller]
     fn check(outcomes: &[CheckOutcome], expected: &[(u64, Reachability)]) {
         let endpoint = "udp:45.67.0.1:1194".parse().unwrap();
         let mut checks = EndpointChecks::default();
-        let mut outcomes = outcomes.iter();
+        let mut outcomes = outcomes.iter().zip([1, 2].into_iter().cycle());
         let mut seen = Vec::new();
         for second in 0..2_000 {
             let now = Uptime::from_secs(second);
             if checks.due(&[endpoint], now).is_empty() {
                 continue;
             }
-            let Some(outcome) = outcomes.next() else {
+            let Some((outcome, peer)) = outcomes.next() else {
                 break;
             };
-            checks.note(endpoint, *outcome, now);
+            checks.note(endpoint, prefix(peer), *outcome, now);
             seen.push((second, checks.reachability()[&endpoint]));
         }
         assert_eq!(seen, expected);
@@ -161,10 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn one_peer_alone_never_refutes() {
+        let endpoint = "udp:45.67.0.1:1194".parse().unwrap();
+        let mut checks = EndpointChecks::default();
+        let seen = [1, 1, 1, 2].map(|peer| {
+            checks.note(endpoint, prefix(peer), Silent, Uptime::default());
+            checks.reachability()[&endpoint]
+        });
+        let unchecked = Reachability::Unchecked;
+        assert_eq!(
+            seen,
+            [unchecked, unchecked, unchecked, Reachability::Silent]
+        );
+    }
+
+    #[test]
     fn an_endpoint_that_is_announced_no_more_is_forgotten() {
         let endpoint = "udp:45.67.0.1:1194".parse().unwrap();
         let mut checks = EndpointChecks::default();
-        checks.note(endpoint, Answered, Uptime::default());
+        checks.note(endpoint, prefix(1), Answered, Uptime::default());
         assert!(checks.due(&[], Uptime::default()).is_empty());
         assert!(checks.reachability().is_empty());
         assert_eq!(checks.due(&[endpoint], Uptime::default()), [endpoint]);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A node believes only an answer to one of its own last two nonces. So a recorded message proves nothing later, and no clock is
-//! compared. Searches are answered at a limited rate, so that they cannot be used to flood the link.
+//! compared. Searches are answered at a limited rate, so that they cannot be used to flood the link, and each is answered once, so
+//! that a recorded one does not use up that rate.
 
 mod intake;
 
@@ -19,7 +20,7 @@ use crate::{
     units::Uptime,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -28,8 +29,12 @@ use std::{
 pub const MAX_ADDRESSES: usize = 4;
 /// Maximum number of a node's addresses on the link that are dialled.
 const MAX_DIALLED: usize = 2;
-/// Maximum number of nodes on all links that are remembered.
+/// Maximum number of nodes that are remembered; a node counts once on each link on which it answers.
 pub const MAX_NODES: usize = 256;
+/// Maximum number of a node's endpoints on all links together: those of two links.
+const MAX_ENDPOINTS: usize = 8;
+/// Maximum number of answered messages that are remembered.
+const MAX_ANSWERED: usize = 1024;
 /// Delays between the first searches, after the start and after a change of links; [`SEARCH_INTERVAL`] follows.
 const FIRST_DELAYS: [Duration; 4] = [
     Duration::from_secs(1),
@@ -101,21 +106,47 @@ pub enum Verdict {
     Searched,
     /// It answers no message that this node sent lately.
     Stale,
-    /// Its sender has this node's own prefix.
+    /// This node sent it itself, on another link into the same LAN.
+    Own,
+    /// Another host sent it that has this node's prefix.
     OwnPrefix,
     /// Too many messages are answered, or too many nodes are known.
     Limited,
 }
 
-/// A node on a link of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LanNode {
+/// The path by which a message arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
     /// The index of the link.
     pub link: u32,
-    /// Where the node can be dialled there, best first.
+    /// Whether it came by IPv4; by IPv6 otherwise.
+    pub is_ipv4: bool,
+}
+
+/// A node on links of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanNode {
+    /// The indexes of the links on which it answers, in ascending order.
+    pub links: Vec<u32>,
+    /// Where it can be dialled there: at its UDP server first, and on the first link first. At most eight.
     pub endpoints: Vec<Endpoint>,
     /// When it last answered.
     pub answered_at: Uptime,
+}
+
+/// What a node answered on one link.
+#[derive(Clone, Debug)]
+struct OnLink {
+    endpoints: Vec<Endpoint>,
+    answered_at: Uptime,
+}
+
+/// A message that was answered. The answer to a search may be lost by one address family only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answered {
+    nonce: u128,
+    is_search: bool,
+    arrival: Arrival,
 }
 
 /// An answer to be sent.
@@ -134,7 +165,10 @@ pub struct LanDiscovery {
     rng: Rng,
     /// The nonces of the last two searches, the newer one first.
     nonces: [u128; 2],
-    nodes: BTreeMap<Prefix, LanNode>,
+    /// The nodes on each link.
+    nodes: BTreeMap<(Prefix, u32), OnLink>,
+    /// The last messages that were answered, the oldest one first.
+    answered: VecDeque<Answered>,
     next_search: Uptime,
     /// Number of searches since the links last changed.
     searches: usize,
@@ -153,6 +187,7 @@ impl LanDiscovery {
             rng,
             nonces,
             nodes: BTreeMap::new(),
+            answered: VecDeque::new(),
             next_search: Uptime::default(),
             searches: 0,
             spent: 0,
@@ -166,14 +201,34 @@ impl LanDiscovery {
         newest
     }
 
-    /// All known nodes.
-    pub fn nodes(&self) -> &BTreeMap<Prefix, LanNode> {
-        &self.nodes
+    /// All known nodes, each with its endpoints on all links.
+    pub fn nodes(&self) -> BTreeMap<Prefix, LanNode> {
+        let mut nodes: BTreeMap<Prefix, LanNode> = BTreeMap::new();
+        for ((prefix, link), on_link) in &self.nodes {
+            let node = nodes.entry(*prefix).or_insert_with(|| LanNode {
+                links: Vec::new(),
+                endpoints: Vec::new(),
+                answered_at: on_link.answered_at,
+            });
+            node.links.push(*link);
+            node.answered_at = node.answered_at.max(on_link.answered_at);
+            for endpoint in &on_link.endpoints {
+                if !node.endpoints.contains(endpoint) {
+                    node.endpoints.push(*endpoint);
+                }
+            }
+        }
+        for node in nodes.values_mut() {
+            node.endpoints
+                .sort_by_key(|endpoint| endpoint.transport != Transport::Udp);
+            node.endpoints.truncate(MAX_ENDPOINTS);
+        }
+        nodes
     }
 
     /// Forgets the nodes on links other than these, and searches all links at once.
     pub fn on_links_changed(&mut self, links: &[u32]) {
-        self.nodes.retain(|_, node| links.contains(&node.link));
+        self.nodes.retain(|(_, link), _| links.contains(link));
         self.searches = 0;
         self.next_search = Uptime::default();
     }
@@ -198,20 +253,23 @@ impl LanDiscovery {
     }
 
     fn interval(&self) -> Duration {
-        let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let nodes: BTreeSet<_> = self.nodes.keys().map(|(prefix, _)| prefix).collect();
+        let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
         SEARCH_INTERVAL.max(INTERVAL_PER_NODE.saturating_mul(count))
     }
 
-    /// Handles a message that a member sealed and that arrived on the link with this index. `endpoints` are those of the sender
-    /// that lie on the link.
+    /// Handles a message that a member sealed. `endpoints` are those of the sender that lie on the link on which it arrived.
     pub fn receive(
         &mut self,
         now: Uptime,
-        link: u32,
+        arrival: Arrival,
         message: &LanMessage,
         endpoints: Vec<Endpoint>,
     ) -> (Verdict, Option<Answer>) {
         let sender = message.sender;
+        if self.nonces.contains(&message.nonce) {
+            return (Verdict::Own, None);
+        }
         if sender == self.me {
             return (Verdict::OwnPrefix, None);
         }
@@ -219,28 +277,36 @@ impl LanDiscovery {
             None => Verdict::Searched,
             Some(nonce) if !self.nonces.contains(&nonce) => return (Verdict::Stale, None),
             Some(_) => {
-                if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&sender) {
+                let key = (sender, arrival.link);
+                if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&key) {
                     return (Verdict::Limited, None);
                 }
-                let node = LanNode {
-                    link,
+                let on_link = OnLink {
                     endpoints,
                     answered_at: now,
                 };
-                self.nodes.insert(sender, node);
+                self.nodes.insert(key, on_link);
                 Verdict::Believed
             }
         };
-        if !message.wants_answer {
+        let answered = Answered {
+            nonce: message.nonce,
+            is_search: message.answers.is_none(),
+            arrival,
+        };
+        if !message.wants_answer || self.answered.contains(&answered) {
             return (verdict, None);
         }
         if !self.may_answer(now) {
             return (Verdict::Limited, None);
         }
-        let is_search = message.answers.is_none();
+        if self.answered.len() >= MAX_ANSWERED {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(answered);
         let answer = Answer {
             to: message.nonce,
-            wants_answer: is_search && !self.nodes.contains_key(&sender),
+            wants_answer: answered.is_search && !self.nodes.contains_key(&(sender, arrival.link)),
         };
         (verdict, Some(answer))
     }

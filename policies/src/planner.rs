@@ -119,6 +119,7 @@ pub struct Planner {
     closings: BTreeMap<Slot, Vec<Uptime>>,
     /// What an operator asks for.
     requests: Requests,
+    lan_history: lan::LanHistory,
 }
 
 impl Planner {
@@ -151,6 +152,7 @@ impl Planner {
             closed_connecting: BTreeMap::new(),
             closings: BTreeMap::new(),
             requests: Requests::default(),
+            lan_history: lan::LanHistory::default(),
         }
     }
 

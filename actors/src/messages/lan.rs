@@ -25,9 +25,9 @@ pub struct LanRead {
 /// A node on a LAN of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanPeer {
-    /// The name of the link.
-    pub link: String,
-    /// Where it can be dialled on the LAN, best first; empty if it accepts no tunnels, or has no address in a subnet of the link.
+    /// The names of the links on which it answers.
+    pub links: Vec<String>,
+    /// Where it can be dialled there, best first; empty if it accepts no tunnels, or has no address in a subnet of the links.
     pub endpoints: Vec<Endpoint>,
     /// When it last answered.
     pub answered_at: Uptime,
@@ -48,13 +48,14 @@ pub enum LanOutcome {
 
 impl LanOutcome {
     /// All outcomes that a message can have.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sent,
         Self::NotSent,
         Self::Foreign,
         Self::Received(Verdict::Believed),
         Self::Received(Verdict::Searched),
         Self::Received(Verdict::Stale),
+        Self::Received(Verdict::Own),
         Self::Received(Verdict::OwnPrefix),
         Self::Received(Verdict::Limited),
     ];
@@ -69,7 +70,9 @@ impl LanOutcome {
             Self::Received(Verdict::Believed | Verdict::Searched) => "accepted",
             Self::NotSent
             | Self::Foreign
-            | Self::Received(Verdict::Stale | Verdict::OwnPrefix | Verdict::Limited) => "rejected",
+            | Self::Received(
+                Verdict::Stale | Verdict::Own | Verdict::OwnPrefix | Verdict::Limited,
+            ) => "rejected",
         }
     }
 }

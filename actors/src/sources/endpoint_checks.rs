@@ -54,6 +54,8 @@ pub struct EndpointChecker {
     /// Until when a neighbour is not asked again; at most one entry for each neighbour.
     resting: BTreeMap<Prefix, Uptime>,
     is_asking: bool,
+    /// The neighbour that was asked last; another one is asked next if there is one.
+    last_asked: Option<Prefix>,
 }
 
 impl EndpointChecker {
@@ -75,6 +77,7 @@ impl EndpointChecker {
             checks: EndpointChecks::default(),
             resting: BTreeMap::new(),
             is_asking: false,
+            last_asked: None,
         }
     }
 
@@ -95,6 +98,7 @@ impl EndpointChecker {
             return;
         };
         self.is_asking = true;
+        self.last_asked = Some(peer);
         let peers = self.peers.clone();
         let call = async move { (peers.check_endpoints(peer, &due).await, due) };
         ctx.spawn(call.into_actor(self).map(move |(outcomes, due), actor, _| {
@@ -114,7 +118,7 @@ impl EndpointChecker {
             Ok(outcomes) => {
                 for (endpoint, outcome) in due.iter().zip(outcomes) {
                     tracing::debug!(%peer, %endpoint, ?outcome, "endpoint checked");
-                    self.checks.note(*endpoint, outcome, now);
+                    self.checks.note(*endpoint, peer, outcome, now);
                 }
                 REST
             }
@@ -145,11 +149,12 @@ impl EndpointChecker {
             .collect();
         self.resting
             .retain(|peer, until| *until > now && neighbours.contains(peer));
-        let rested: Vec<_> = neighbours
-            .iter()
-            .filter(|peer| !self.resting.contains_key(peer))
-            .collect();
-        self.random.choose(&rested).map(|peer| **peer)
+        let rested = neighbours.into_iter();
+        let rested = rested.filter(|peer| !self.resting.contains_key(peer));
+        let (last, others): (Vec<_>, Vec<_>) =
+            rested.partition(|peer| self.last_asked == Some(*peer));
+        let chosen = self.random.choose(&others).or(last.first());
+        chosen.copied()
     }
 
     fn report(&self) {

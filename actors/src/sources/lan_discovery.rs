@@ -20,7 +20,9 @@ use os::{
     kernel::{Kernel, Segment},
 };
 use policies::{
-    lan_discovery::{Answer, Intake, LanDiscovery as Discovery, LanMessage, Verdict},
+    lan_discovery::{
+        Answer, Arrival, Intake, LanDiscovery as Discovery, LanMessage, LanNode, Verdict,
+    },
     names::{Prefix, Transport},
     units::Uptime,
 };
@@ -82,6 +84,8 @@ pub struct LanDiscovery {
     intake: Intake,
     links: LinkTable,
     links_read_at: Option<Uptime>,
+    /// Why the links could not be read the last time.
+    read_error: Option<String>,
     /// The network's keys, and the version of the document that they are from.
     keys: (u64, Vec<Vec<u8>>),
     messages: BTreeMap<LanOutcome, u64>,
@@ -111,6 +115,7 @@ impl LanDiscovery {
             intake: Intake::default(),
             links: LinkTable::default(),
             links_read_at: None,
+            read_error: None,
             keys: (0, Vec::new()),
             messages: LanOutcome::ALL
                 .map(|outcome| (outcome, 0))
@@ -142,12 +147,23 @@ impl LanDiscovery {
         let kernel = self.kernel.clone();
         let read = async move { kernel.segments().await };
         ctx.spawn(read.into_actor(self).map(|read, actor, ctx| match read {
-            Ok(segments) => actor.use_links(segments, ctx),
-            Err(error) => tracing::warn!(
-                error = %Chain(&error),
-                "cannot read the links of the host; those known are searched for other nodes"
-            ),
+            Ok(segments) => {
+                actor.read_error = None;
+                actor.use_links(segments, ctx);
+            }
+            Err(error) => actor.warn_of_read_error(Chain(&error).to_string()),
         }));
+    }
+
+    /// Logs why the links cannot be read, unless that was the reason before.
+    fn warn_of_read_error(&mut self, error: String) {
+        if self.read_error.as_ref() != Some(&error) {
+            tracing::warn!(
+                error,
+                "cannot read the links of the host; those known are searched for other nodes"
+            );
+            self.read_error = Some(error);
+        }
     }
 
     /// Opens sockets on new links and closes those on lost ones; all links are then searched at once.
@@ -223,10 +239,11 @@ impl LanDiscovery {
         let now = self.clock.now();
         let outcome = match self.links.get(arrived.link) {
             None => return,
+            // Datagrams from elsewhere do not use up what the nodes on the link may send.
+            Some(link) if !link.is_neighbour(arrived.from) => LanOutcome::Foreign,
             Some(_) if !self.intake.allow(arrived.from.ip(), now) => {
                 LanOutcome::Received(Verdict::Limited)
             }
-            Some(link) if !link.is_neighbour(arrived.from) => LanOutcome::Foreign,
             Some(_) => {
                 self.read_keys();
                 match lan::open(&arrived.bytes, &self.keys.1) {
@@ -246,9 +263,11 @@ impl LanDiscovery {
             None => Vec::new(),
         };
         endpoints.retain(|endpoint| dialable(*endpoint, network, true).is_ok());
-        let (verdict, answer) = self
-            .discovery
-            .receive(now, arrived.link, message, endpoints);
+        let arrival = Arrival {
+            link: arrived.link,
+            is_ipv4: arrived.from.is_ipv4(),
+        };
+        let (verdict, answer) = self.discovery.receive(now, arrival, message, endpoints);
         if let Some(answer) = answer {
             self.send(arrived.link, Some(answer), Some(arrived.from));
         }
@@ -267,17 +286,14 @@ impl LanDiscovery {
     }
 
     fn nodes(&self) -> BTreeMap<Prefix, LanPeer> {
-        let nodes = self.discovery.nodes().iter();
-        let peer = |(prefix, node): (&Prefix, &policies::lan_discovery::LanNode)| {
-            let link = self.links.get(node.link)?;
-            let peer = LanPeer {
-                link: link.segment().name.clone(),
-                endpoints: node.endpoints.clone(),
-                answered_at: node.answered_at,
-            };
-            Some((*prefix, peer))
+        let name_of = |index: u32| Some(self.links.get(index)?.segment().name.clone());
+        let peer = |node: LanNode| LanPeer {
+            links: node.links.into_iter().filter_map(name_of).collect(),
+            endpoints: node.endpoints,
+            answered_at: node.answered_at,
         };
-        nodes.filter_map(peer).collect()
+        let nodes = self.discovery.nodes().into_iter();
+        nodes.map(|(prefix, node)| (prefix, peer(node))).collect()
     }
 
     fn report(&mut self) {
@@ -286,12 +302,12 @@ impl LanDiscovery {
         let nodes = self.nodes();
         for (peer, node) in &nodes {
             if !self.reported.contains_key(peer) {
-                tracing::info!(%peer, link = node.link, endpoints = node.endpoints.len(), "node found on the LAN");
+                tracing::info!(%peer, links = node.links.join(", "), endpoints = node.endpoints.len(), "node found on the LAN");
             }
         }
         for (peer, node) in &self.reported {
             if !nodes.contains_key(peer) {
-                tracing::info!(%peer, link = node.link, "node answers no more on the LAN");
+                tracing::info!(%peer, links = node.links.join(", "), "node answers no more on the LAN");
             }
         }
         self.reported.clone_from(&nodes);

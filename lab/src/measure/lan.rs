@@ -122,7 +122,7 @@ pub fn measure_site() -> Result<Site> {
     pause(span);
     let idle = router.lan_bytes()?;
     let pairs = u64::try_from(LAN_NODES * (LAN_NODES - 1)).unwrap_or(0);
-    let found_from_internet = count_found(lab.node(LAN_NODES)?);
+    let found_from_internet = count_found(lab.node(LAN_NODES)?)?;
     let (outage_pings, outage_pings_lost) = measure_outage(&lab)?;
     let restart = measure_restart(&lab)?;
     Ok(Site {
@@ -214,8 +214,11 @@ pub fn measure_crowd(nodes: usize) -> Result<Crowd> {
     })?;
     let start = Instant::now();
     let converged = lab.start_and_converge()?;
-    let least_found = || lab.nodes().iter().map(count_found).min().unwrap_or(0);
-    wait_until(CROWD_TIMEOUT, || (least_found() == nodes - 1).then_some(()));
+    // A node that is busy may miss a call meanwhile; the figure below needs all answers.
+    wait_until(CROWD_TIMEOUT, || {
+        let found = least_found(&lab).ok()?;
+        (found == nodes - 1).then_some(())
+    });
     pause(SETTLING);
     let counts = lab.nodes().iter().map(tunnels_up);
     let counts = counts.collect::<Result<Vec<_>>>()?;
@@ -238,16 +241,23 @@ pub fn measure_crowd(nodes: usize) -> Result<Crowd> {
         mean_tunnels: mean(u64::try_from(counts.iter().sum::<usize>())?)?,
         max_tunnels: counts.into_iter().max().unwrap_or(0),
         leases: leases.sum::<Result<usize>>()?,
-        least_found: least_found(),
+        least_found: least_found(&lab)?,
         mean_messages_sent: mean(sent)?,
         after_seconds: seconds(start.elapsed()),
     })
 }
 
-/// The number of nodes that a node has found on its LANs; 0 if it does not answer.
-fn count_found(node: &Node) -> usize {
-    let status: Option<StatusDocument> = node.control_document(STATUS_PATH).ok();
-    status.map_or(0, |status| status.lan.nodes.len())
+/// The number of nodes that a node has found on its LANs.
+fn count_found(node: &Node) -> Result<usize> {
+    let status: StatusDocument = node.control_document(STATUS_PATH)?;
+    Ok(status.lan.nodes.len())
+}
+
+/// The least number of other nodes that a node has found on its LANs.
+fn least_found(lab: &Lab) -> Result<usize> {
+    let counts = lab.nodes().iter().map(count_found);
+    let counts = counts.collect::<Result<Vec<_>>>()?;
+    counts.into_iter().min().context("the lab has no nodes")
 }
 
 fn tunnels_up(node: &Node) -> Result<usize> {

@@ -4,6 +4,14 @@ use super::*;
 
 const LINK: u32 = 2;
 
+/// A message that came by IPv4 on that link.
+fn on(link: u32) -> Arrival {
+    Arrival {
+        link,
+        is_ipv4: true,
+    }
+}
+
 fn prefix(number: u32) -> Prefix {
     Prefix::new(number, 16).unwrap()
 }
@@ -38,7 +46,7 @@ fn check(
     expected: Verdict,
 ) -> Option<LanMessage> {
     let (verdict, answer) =
-        receiver.receive(at(second), LINK, message, message.endpoints(|_| true));
+        receiver.receive(at(second), on(LINK), message, message.endpoints(|_| true));
     assert_eq!(verdict, expected);
     answer.map(|answer| self::message(receiver, Some(answer)))
 }
@@ -91,23 +99,96 @@ fn a_recorded_answer_is_believed_no_more_after_two_searches() {
 
 #[test]
 fn a_nodes_own_prefix_is_never_another_node() {
-    let (mut one, clone) = (node(1), node(1));
+    let (mut one, clone) = (node(1), LanDiscovery::new(prefix(1), 99));
     let search = message(&clone, None);
     assert_eq!(check(&mut one, 0, &search, Verdict::OwnPrefix), None);
 }
 
 #[test]
+fn a_host_with_two_links_into_one_lan_is_no_copy_of_itself() {
+    let mut one = node(1);
+    one.start_search(at(0));
+    let search = message(&one, None);
+    one.start_search(at(1));
+    assert_eq!(check(&mut one, 1, &search, Verdict::Own), None);
+}
+
+#[test]
+fn a_node_keeps_its_endpoints_on_each_link_until_it_answers_there_no_more() {
+    let (mut one, other) = (node(1), node(2));
+    let hear = |one: &mut LanDiscovery, second, link: u32| {
+        let answer = Answer {
+            to: one.nonce(),
+            wants_answer: false,
+        };
+        let message = LanMessage {
+            addresses: vec![format!("192.168.{link}.7").parse().unwrap()],
+            ..message(&other, Some(answer))
+        };
+        let endpoints = message.endpoints(|_| true);
+        one.receive(at(second), on(link), &message, endpoints);
+    };
+    let endpoints = |one: &LanDiscovery| -> Vec<String> {
+        let node = &one.nodes()[&prefix(2)];
+        node.endpoints.iter().map(ToString::to_string).collect()
+    };
+    let both = [
+        "udp:192.168.3.7:1194",
+        "udp:192.168.4.7:1194",
+        "tcp:192.168.3.7:443",
+        "tcp:192.168.4.7:443",
+    ];
+    one.start_search(at(0));
+    for (second, link) in [(0, 4), (0, 3), (1, 4), (1, 3), (1, 4)] {
+        hear(&mut one, second, link);
+    }
+    assert_eq!(endpoints(&one), both);
+    one.start_search(at(60));
+    hear(&mut one, 60, 3);
+    assert_eq!(endpoints(&one), both);
+    one.start_search(at(120));
+    assert_eq!(endpoints(&one), [both[0], both[2]]);
+    hear(&mut one, 120, 4);
+    one.on_links_changed(&[4]);
+    assert_eq!(endpoints(&one), [both[1], both[3]]);
+}
+
+#[test]
 fn searches_are_answered_at_a_limited_rate() {
     let mut one = node(1);
-    let search = message(&node(2), None);
+    let mut nonce = 0;
     let mut answered = |second| {
         let answers = (0..1_000).filter(|_| {
-            let (_, answer) = one.receive(at(second), LINK, &search, Vec::new());
+            nonce += 1;
+            let search = LanMessage {
+                nonce,
+                ..message(&node(2), None)
+            };
+            let (_, answer) = one.receive(at(second), on(LINK), &search, Vec::new());
             answer.is_some()
         });
         answers.count()
     };
     assert_eq!([0, 0, 1, 100].map(&mut answered), [64, 0, 10, 64]);
+}
+
+#[test]
+fn a_replayed_search_is_answered_once_by_each_link_and_family() {
+    let mut one = node(1);
+    let search = message(&node(2), None);
+    let paths = [(2, true), (2, false), (3, true)];
+    let mut answered = |second| {
+        let answers = paths.into_iter().filter(|(link, is_ipv4)| {
+            let arrival = Arrival {
+                link: *link,
+                is_ipv4: *is_ipv4,
+            };
+            let (_, answer) = one.receive(at(second), arrival, &search, Vec::new());
+            answer.is_some()
+        });
+        answers.count()
+    };
+    assert_eq!([0, 0, 100].map(&mut answered), [3, 0, 0]);
 }
 
 #[test]
@@ -120,7 +201,7 @@ fn a_limited_number_of_nodes_is_remembered() {
             wants_answer: false,
         };
         let answer = message(&node(number), Some(answer));
-        one.receive(at(0), LINK, &answer, answer.endpoints(|_| true));
+        one.receive(at(0), on(LINK), &answer, answer.endpoints(|_| true));
     }
     assert_eq!(one.nodes().len(), MAX_NODES);
 }
@@ -138,7 +219,7 @@ fn searches(known: u32) -> Vec<u64> {
                     wants_answer: false,
                 };
                 let answer = message(&node(number), Some(answer));
-                one.receive(at(second), LINK, &answer, Vec::new());
+                one.receive(at(second), on(LINK), &answer, Vec::new());
             }
         }
     }

@@ -40,6 +40,7 @@ impl Planner {
     /// Feeds each tunnel's counters to its usage, and drops what is past.
     pub(super) fn track(&mut self, observation: &Observation, snapshot: &Snapshot<'_>) {
         let now = snapshot.at;
+        self.lan_history.track(snapshot);
         self.note_lost_tunnels(snapshot);
         self.track_usage(observation, snapshot);
         self.chosen.retain(|(slot, peer)| {

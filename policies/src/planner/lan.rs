@@ -2,13 +2,17 @@
 //!
 //! A few tunnels suffice, whatever the number of nodes on the LAN: Babel finds the paths.
 
-use super::{Plan, Planner, snapshot::Snapshot};
+use super::{Plan, Planner, snapshot::Snapshot, spare_reason::MAX_CLOSINGS};
 use crate::{
-    names::Slot,
+    names::{Prefix, Slot},
     observation::{LinkReading, Phase, TunnelReading},
     orders::CloseReason,
+    units::Uptime,
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// Tunnels of either role within LANs that a node wants. Links that each node chooses at random keep any number of nodes in one
 /// piece with two, and mostly not with one.
@@ -17,6 +21,44 @@ const LAN_TUNNELS: usize = 2;
 /// Returns how many tunnels within LANs a node wants that dials this many: one is left for the rest of the network.
 pub(super) fn wanted_on_lan(limit: usize) -> usize {
     LAN_TUNNELS.min(limit.saturating_sub(1))
+}
+
+/// When peers were found on LANs, and when tunnels were dialled.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LanHistory {
+    found_at: BTreeMap<Prefix, Uptime>,
+    dialled_at: BTreeMap<Slot, (Prefix, Uptime)>,
+}
+
+impl LanHistory {
+    /// Notes peers and tunnels that are new, and forgets those that are gone.
+    pub(super) fn track(&mut self, snapshot: &Snapshot<'_>) {
+        let is_on_lan = |peer: &Prefix| {
+            let candidate = snapshot.candidates.get(peer);
+            candidate.is_some_and(|candidate| candidate.is_on_lan())
+        };
+        self.found_at.retain(|peer, _| is_on_lan(peer));
+        for peer in snapshot.candidates.keys().filter(|peer| is_on_lan(peer)) {
+            self.found_at.entry(*peer).or_insert(snapshot.at);
+        }
+        self.dialled_at.retain(|slot, (peer, _)| {
+            let link = snapshot.tunnels.get(slot);
+            link.is_some_and(|link| link.tunnel.peer == *peer)
+        });
+        for (slot, link) in &snapshot.tunnels {
+            let dialled_at = (link.tunnel.peer, link.tunnel.since);
+            self.dialled_at.entry(*slot).or_insert(dialled_at);
+        }
+    }
+
+    /// Returns whether the tunnel was dialled before its peer was found on a LAN. A later one shows that the peer's servers did not
+    /// answer there.
+    fn precedes_lan(&self, tunnel: &TunnelReading) -> bool {
+        let found_at = self.found_at.get(&tunnel.peer);
+        let dialled_at = self.dialled_at.get(&tunnel.slot);
+        found_at
+            .is_some_and(|found_at| dialled_at.is_some_and(|(_, dialled_at)| dialled_at < found_at))
+    }
 }
 
 impl Snapshot<'_> {
@@ -53,17 +95,19 @@ impl Planner {
         tunnels
     }
 
-    /// Closes a dialled tunnel that leads around the LAN on which its peer answers, unless it is the only route to some node. A
-    /// tunnel within the LAN follows if there are too few.
+    /// Closes a tunnel that was dialled before its peer was found on a LAN and leads around it, unless it is the only route to some
+    /// node, its peer is pinned, or too many tunnels on its slot were closed. A tunnel within the LAN follows if there are too few.
     pub(super) fn close_around_lan(&mut self, snapshot: &Snapshot<'_>, plan: &mut Plan) {
         if !snapshot.is_table_known || !self.can_begin_closing(snapshot) {
             return;
         }
         let leads_around = |link: &&LinkReading| {
             let slot = link.tunnel.slot;
-            let candidate = snapshot.candidates.get(&link.tunnel.peer);
+            let closings = self.closings.get(&slot);
             link.tunnel.phase == Phase::Up
-                && candidate.is_some_and(|candidate| candidate.is_on_lan())
+                && self.lan_history.precedes_lan(&link.tunnel)
+                && !self.settings.pinned.contains(&link.tunnel.peer)
+                && closings.is_none_or(|moments| moments.len() < MAX_CLOSINGS)
                 && !snapshot.is_over_lan(&link.tunnel)
                 && !self.given_up.contains_key(&slot)
                 && snapshot.only_route(slot).is_none()

@@ -31,7 +31,7 @@ pub struct LanNodeEntry {
     pub prefix: String,
     /// Its name; `None` if it has none, or it is not known.
     pub name: Option<String>,
-    /// The name of the link on which it answers.
+    /// The name of the link on which it answers; several are separated by commas.
     pub link: String,
     /// Where it can be dialled there, best first; empty if it accepts no tunnels.
     pub endpoints: Vec<String>,

@@ -15,7 +15,7 @@ impl View<'_> {
         let node = |(prefix, peer): (&Prefix, &LanPeer)| LanNodeEntry {
             prefix: prefix.to_string(),
             name: self.name(*prefix),
-            link: peer.link.clone(),
+            link: peer.links.join(", "),
             endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
             answered_seconds_ago: self.now.since(peer.answered_at).as_secs_f64(),
         };

@@ -41,25 +41,41 @@ pub(crate) struct Prober<'a> {
 impl Prober<'_> {
     /// Tries one endpoint, within 1.2 s.
     pub(crate) async fn probe(&self, endpoint: Endpoint) -> CheckOutcome {
-        let probed = match endpoint.transport {
-            Transport::Udp => self.probe_udp(endpoint.address).await,
-            Transport::Tcp => self.probe_tcp(endpoint.address).await,
-        };
-        match probed {
+        match self.try_endpoint(endpoint).await {
             Ok(true) => CheckOutcome::Answered,
             Err(error) if has_no_route(&error) => CheckOutcome::NotTried,
             Ok(false) | Err(_) => CheckOutcome::Silent,
         }
     }
 
-    async fn probe_udp(&self, to: SocketAddr) -> io::Result<bool> {
+    async fn try_endpoint(&self, endpoint: Endpoint) -> io::Result<bool> {
+        let socket = self.connect_udp(endpoint.address).await?;
+        match endpoint.transport {
+            Transport::Udp => self.probe_udp(&socket).await,
+            Transport::Tcp => self.probe_tcp(endpoint.address).await,
+        }
+    }
+
+    /// Opens a socket to the endpoint, which sends nothing yet.
+    ///
+    /// # Errors
+    /// There is no route to the endpoint, the route leads through the network itself, or the endpoint is on this host.
+    async fn connect_udp(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let local = match to.ip() {
             IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
         let socket = UdpSocket::bind(local).await?;
         socket.connect(to).await?;
-        self.check_route(socket.local_addr()?)?;
+        let own = socket.local_addr()?.ip();
+        let is_inside = matches!(own, IpAddr::V6(own) if self.range.contains(&own));
+        if is_inside || own == to.ip() {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
+        Ok(socket)
+    }
+
+    async fn probe_udp(&self, socket: &UdpSocket) -> io::Result<bool> {
         let mut answer = [0; MAX_ANSWER];
         for _ in 0..UDP_ATTEMPTS {
             for packet in self.packets() {
@@ -75,12 +91,11 @@ impl Prober<'_> {
 
     async fn probe_tcp(&self, to: SocketAddr) -> io::Result<bool> {
         for packet in self.packets() {
-            let attempt = timeout(ANSWER_TIMEOUT, self.probe_tcp_with(to, &packet));
-            if attempt
-                .await
-                .is_ok_and(|answered| answered.unwrap_or(false))
-            {
-                return Ok(true);
+            match timeout(ANSWER_TIMEOUT, self.probe_tcp_with(to, &packet)).await {
+                Ok(Ok(true)) => return Ok(true),
+                Ok(Err(error)) if has_no_route(&error) => return Err(error),
+                // A server with another key closes the connection.
+                Ok(Ok(false) | Err(_)) | Err(_) => {}
             }
         }
         Ok(false)
@@ -89,7 +104,6 @@ impl Prober<'_> {
     /// Sends one packet, which a server with another key answers by closing the connection.
     async fn probe_tcp_with(&self, to: SocketAddr, packet: &[u8]) -> io::Result<bool> {
         let mut stream = TcpStream::connect(to).await?;
-        self.check_route(stream.local_addr()?)?;
         // OpenVPN writes the length before each packet (openvpn-rfc, section 4).
         let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
         stream.write_all(&length.to_be_bytes()).await?;
@@ -108,17 +122,6 @@ impl Prober<'_> {
         keys.filter_map(|key| key.packet(self.random.bits().to_be_bytes(), seconds))
             .collect()
     }
-
-    /// # Errors
-    /// The route to the endpoint leads through the network itself.
-    fn check_route(&self, own: SocketAddr) -> io::Result<()> {
-        match own.ip() {
-            IpAddr::V6(own) if self.range.contains(&own) => {
-                Err(io::ErrorKind::NetworkUnreachable.into())
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
-        }
-    }
 }
 
 fn has_no_route(error: &io::Error) -> bool {
@@ -128,4 +131,39 @@ fn has_no_route(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::AddrNotAvailable
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probes an endpoint on this host or without a route, where nothing may be sent.
+    async fn check(endpoint: &str) {
+        let prober = Prober {
+            keys: &[],
+            range: "fdb3::/16".parse().unwrap(),
+            clock: &Clock::boottime(),
+            random: &Randomness::from_seed(1),
+        };
+        let outcome = prober.probe(endpoint.parse().unwrap()).await;
+        assert_eq!(outcome, CheckOutcome::NotTried, "{endpoint}");
+    }
+
+    #[actix::test]
+    async fn endpoints_on_this_host_are_not_tried() {
+        for endpoint in ["tcp:127.0.0.1:9", "udp:127.0.0.1:9"] {
+            check(endpoint).await;
+        }
+    }
+
+    #[test]
+    fn only_errors_of_the_route_count_as_not_tried() {
+        let kinds = [
+            io::ErrorKind::NetworkUnreachable,
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::ConnectionRefused,
+        ];
+        let seen = kinds.map(|kind| has_no_route(&kind.into()));
+        assert_eq!(seen, [true, true, false]);
+    }
 }

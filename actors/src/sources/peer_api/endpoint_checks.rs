@@ -1,6 +1,7 @@
 //! Tries the endpoints of other nodes that ask for it.
 //!
-//! Only public addresses are tried, a few packets each, and rarely for each caller: no more than a node causes that announces them.
+//! Only public addresses of other hosts are tried, and no ports at which other services usually listen; a few packets each, and rarely for
+//! each caller: no more than a node causes that announces them.
 
 use super::{State, handlers::check_caller, handlers::problem};
 use crate::sources::candidate_prober::{CandidateProberSettings, endpoint_probe::Prober};
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 use policies::{endpoint_checks::CheckOutcome, names::Endpoint, names::Prefix, units::Uptime};
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,6 +22,10 @@ use wire::{
 
 /// Minimum interval between two calls of one node.
 const CALL_INTERVAL: Duration = Duration::from_secs(10);
+/// Ports below this one belong to other services, apart from [`HTTPS_PORT`], which passes most firewalls.
+const MIN_PORT: u16 = 1024;
+/// The port of HTTPS, at which many TCP servers of nodes listen.
+const HTTPS_PORT: u16 = 443;
 /// Maximum number of calls within that interval.
 const MAX_CALLS: usize = 64;
 
@@ -76,7 +82,10 @@ pub(super) async fn check_endpoints(
         random: &state.random,
     };
     let endpoints = wanted.endpoints.into_iter().take(MAX_CHECKED_ENDPOINTS);
-    let checks = endpoints.map(|endpoint| probe_public(&prober, document.range(), endpoint));
+    let node = state.node_document.load_full();
+    let own: Vec<_> = node.endpoints.iter().map(|own| own.address.ip()).collect();
+    let range = document.range();
+    let checks = endpoints.map(|endpoint| probe_allowed(&prober, range, &own, endpoint));
     let outcomes = join_all(checks).await;
     HttpResponse::Ok().json(EndpointChecksDocument {
         version: VERSION,
@@ -84,22 +93,42 @@ pub(super) async fn check_endpoints(
     })
 }
 
-async fn probe_public(
+async fn probe_allowed(
     prober: &Prober<'_>,
     network: Option<Network>,
+    own: &[IpAddr],
     endpoint: Endpoint,
 ) -> CheckOutcome {
     let is_public = network.is_some_and(|network| dialable(endpoint, network, false).is_ok());
-    if is_public {
+    if is_public && is_allowed(endpoint.address, own) {
         prober.probe(endpoint).await
     } else {
         CheckOutcome::NotTried
     }
 }
 
+/// Returns whether another node may have this address tried; `own` are the addresses of this node.
+fn is_allowed(address: SocketAddr, own: &[IpAddr]) -> bool {
+    let port = address.port();
+    (port >= MIN_PORT || port == HTTPS_PORT) && !own.contains(&address.ip())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_this_node_nor_ports_of_other_services_are_tried() {
+        let own = ["45.67.0.1".parse().unwrap()];
+        let addresses = [
+            "45.67.0.2:1194",
+            "45.67.0.2:443",
+            "45.67.0.2:22",
+            "45.67.0.1:1194",
+        ];
+        let seen = addresses.map(|address| is_allowed(address.parse().unwrap(), &own));
+        assert_eq!(seen, [true, true, false, false]);
+    }
 
     #[test]
     fn each_node_is_answered_once_in_ten_seconds_and_all_together_to_a_limit() {

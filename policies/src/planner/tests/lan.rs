@@ -117,4 +117,10 @@ fn a_tunnel_around_the_lan_is_closed_unless_it_is_the_only_route() {
         reason: CloseReason::AroundLan,
     };
     assert_eq!(orders_but_dials(&mut planner(1, &[]), &spare), [expected]);
+    assert_eq!(orders_but_dials(&mut planner(1, &[30]), &spare), []);
+    // A tunnel that was dialled when the peer was known on the LAN shows that its servers do not answer there.
+    let mut planner = planner(1, &[]);
+    let candidates = spare.candidates.clone();
+    planner.plan(&observation(0, vec![], vec![], candidates), true);
+    assert_eq!(orders_but_dials(&mut planner, &spare), []);
 }

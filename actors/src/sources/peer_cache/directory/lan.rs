@@ -133,7 +133,7 @@ mod tests {
     fn lan(nodes: &[(u32, &[&str])]) -> BTreeMap<Prefix, LanPeer> {
         let node = |(number, endpoints): &(u32, &[&str])| {
             let peer = LanPeer {
-                link: "eth0".to_owned(),
+                links: vec!["eth0".to_owned()],
                 endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
                 answered_at: at(9),
             };
