@@ -11,6 +11,8 @@ use crate::{
     process::{self, Process, run_with_input},
 };
 use anyhow::{Context, Result};
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs,
     net::Ipv4Addr,
@@ -284,6 +286,12 @@ impl NatRouter {
             .map(ToOwned::to_owned)
             .collect())
     }
+}
+
+/// Returns whether this kernel has netfilter's netlink sockets, without which there is no nftables.
+pub(crate) fn has_nftables() -> bool {
+    let netfilter = Protocol::from(libc::NETLINK_NETFILTER);
+    Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(netfilter)).is_ok()
 }
 
 /// Loads nftables rules into the namespace.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     ip,
-    nat_router::{NatRouter, load_nft_rules},
+    nat_router::{NatRouter, has_nftables, load_nft_rules},
     netns,
     node::Node,
 };
@@ -113,7 +113,8 @@ impl Lab {
         }
         let internet = self.internet_namespace();
         ip::batch(Some(&internet), &lines)?;
-        if !self.options.has_private_addresses {
+        // In a kernel without nftables, the nodes find each other there as on a LAN.
+        if !self.options.has_private_addresses && has_nftables() {
             load_nft_rules(&internet, NO_LAN_RULES)?;
         }
         // Without forwarding the bridge would announce that it is no router, and its neighbours would drop the routes
