@@ -290,12 +290,18 @@ impl Probing {
 
     /// Judges the peer; pending replies should be handed over first.
     pub fn liveness(&mut self, now: Uptime) -> Liveness {
-        let Some(rtt) = self.rtt else {
-            self.burst = None;
-            return Liveness::Alive;
-        };
         let (misses, first) = self.missed(now);
         let span = first.map(|first| now.since(first)).unwrap_or_default();
+        let Some(rtt) = self.rtt else {
+            self.burst = None;
+            // A host may answer no echo requests at all, so only one that sends no hellos either is dead.
+            let is_lost = span >= DEAD_SPAN && self.is_silent_for(self.pace.max_silence, now);
+            return if is_lost {
+                Liveness::Dead
+            } else {
+                Liveness::Alive
+            };
+        };
         let rtts = rtt.saturating_mul(MIN_RTTS);
         let is_silent = self.is_silent(now);
         if misses >= DEAD_MISSES && span >= DEAD_SPAN.max(rtts) && is_silent {
@@ -372,10 +378,15 @@ impl Probing {
 
     /// Returns whether recent counters show that nothing at all was received.
     fn is_silent(&self, now: Uptime) -> bool {
+        self.is_silent_for(SILENCE_TIME, now)
+    }
+
+    /// Returns whether recent counters show that nothing at all was received for this long.
+    fn is_silent_for(&self, time: Duration, now: Uptime) -> bool {
         let sampled = self.last_sample.map(|sample| sample.at).unwrap_or_default();
         let is_recent = now.since(sampled) <= MAX_SAMPLE_AGE;
         let silent_since = self.silent_since;
-        is_recent && silent_since.is_some_and(|since| sampled.since(since) >= SILENCE_TIME)
+        is_recent && silent_since.is_some_and(|since| sampled.since(since) >= time)
     }
 
     /// Gives up waiting for old answers.

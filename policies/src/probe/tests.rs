@@ -232,14 +232,28 @@ fn a_suspicion_of_a_living_peer_costs_three_probes_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_never_answered_is_never_judged() {
+fn a_peer_that_never_answered_is_not_judged_while_it_sends_hellos() {
     let mut link = Link {
-        dies: 0,
+        rtt_millis: 1_000_000,
         ..Link::new((100, 0))
     };
     assert_eq!(link.until(Liveness::Suspect, 60_000), None);
     link.probing.on_suspicion(link.now());
     assert_eq!(link.until(Liveness::Suspect, 5_000), None);
+}
+
+#[test]
+fn a_peer_that_never_answered_is_dead_once_its_hellos_stay_away() {
+    let max_silence = max_silence(Parameters::default().hello_interval);
+    let millis = u64::try_from(max_silence.as_millis()).unwrap();
+    for payload in [(100, 0), (0, 0)] {
+        let mut link = Link {
+            dies: 0,
+            ..Link::new(payload)
+        };
+        let took = link.until(Liveness::Dead, 60_000).unwrap();
+        assert!((millis..=millis + 1_500).contains(&took), "{took}");
+    }
 }
 
 #[test]
