@@ -19,7 +19,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
-use wire::handed_state::{HandedProcess, HandedState, VERSION, to_millis};
+use wire::handed_state::{HandedProcess, HandedState, MAX_BYTES, VERSION, to_millis};
 
 /// Interval at which it is checked whether a step is complete.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -53,6 +53,14 @@ pub(crate) enum NotRestarted {
     /// A signal came.
     #[error("a signal came before")]
     Interrupted,
+    /// The state is larger than the next program reads.
+    #[error(
+        "the state has {bytes} bytes, more than the {MAX_BYTES} that are read; stop and start warren"
+    )]
+    TooLarge {
+        /// The size of the document.
+        bytes: usize,
+    },
     /// The state has no text.
     #[error("the state cannot be written")]
     State(#[from] serde_json::Error),
@@ -179,6 +187,10 @@ impl Restart<'_> {
     fn execute(&self, inputs: &BTreeMap<String, ChildInput>) -> Result<Infallible, NotRestarted> {
         let state = self.state(inputs).ok_or(NotRestarted::Unreleased)?;
         let text = serde_json::to_vec(&state)?;
+        let bytes = text.len();
+        if u64::try_from(bytes).unwrap_or(u64::MAX) > MAX_BYTES {
+            return Err(NotRestarted::TooLarge { bytes });
+        }
         let of_children = inputs.values().flat_map(|input| {
             let descriptors = input.log.iter().chain(&input.management);
             descriptors.map(AsFd::as_fd)

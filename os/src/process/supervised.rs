@@ -4,7 +4,7 @@
 
 use super::{
     AdoptError, Child, ChildEvent, ChildEvents, ChildInput, HandedChild, Happened, Program,
-    ReleasedInput, leftover::start_time,
+    ReleasedInput, kill_leftover, leftover::start_time,
 };
 use policies::{
     life::{Event, Life, Limits, Order, State},
@@ -95,7 +95,7 @@ impl Supervised {
         }
     }
 
-    /// Builds a process that runs already, and has been ready since `up_since`.
+    /// Builds a process that runs already, and has been ready since `up_since`. One that cannot be adopted is killed.
     ///
     /// # Errors
     /// The child cannot be adopted.
@@ -106,7 +106,10 @@ impl Supervised {
         now: Uptime,
         events: &ChildEvents,
     ) -> Result<Self, AdoptError> {
-        let child = Child::adopt(&program, child, events)?;
+        let child = Child::adopt(&program, child, events).inspect_err(|_| {
+            // Without its input it could not be supervised.
+            kill_leftover(&program.pid_file);
+        })?;
         Ok(Self {
             life: Life::running(limits, seed, up_since, now),
             child: Some(child),
