@@ -3,6 +3,7 @@
 //! Each tunnel has one [`Probing`]. It probes fast while payload flows, once the neighbour's hellos stay away, and seldom
 //! otherwise. It knows nothing of sockets: its caller hands over the link's counters and the answers to probes.
 
+mod misses;
 mod pace;
 mod payload;
 mod suspicion_limit;
@@ -364,29 +365,6 @@ impl Probing {
     /// The time after which an answer counts as missed.
     fn timeout(&self) -> Duration {
         MIN_TIMEOUT.max(self.rtt.unwrap_or_default() + self.jitter * 4)
-    }
-
-    /// The number of probes in a row that are missed, and the moment at which the first of them was sent.
-    fn missed(&self, now: Uptime) -> (usize, Option<Uptime>) {
-        let timeout = self.timeout();
-        let is_missed = |sent: &Uptime| *sent > self.answered_until && now.since(*sent) >= timeout;
-        let sent = self.outstanding.iter().map(|(_, sent)| *sent);
-        let mut missed = sent.filter(is_missed);
-        let first = missed.next();
-        (usize::from(first.is_some()) + missed.count(), first)
-    }
-
-    /// Returns whether recent counters show that nothing at all was received.
-    fn is_silent(&self, now: Uptime) -> bool {
-        self.is_silent_for(SILENCE_TIME, now)
-    }
-
-    /// Returns whether recent counters show that nothing at all was received for this long.
-    fn is_silent_for(&self, time: Duration, now: Uptime) -> bool {
-        let sampled = self.last_sample.map(|sample| sample.at).unwrap_or_default();
-        let is_recent = now.since(sampled) <= MAX_SAMPLE_AGE;
-        let silent_since = self.silent_since;
-        is_recent && silent_since.is_some_and(|since| sampled.since(since) >= time)
     }
 
     /// Gives up waiting for old answers.
