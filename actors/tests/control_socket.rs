@@ -9,16 +9,20 @@
 mod exporting_node;
 mod snapshot;
 
+use actix_web::dev::Server;
 use actors::{
     messages::ActorRestarted,
     operator::OperatorOrdered,
-    sinks::{control, telemetry},
+    sinks::{
+        control::{self, ControlError},
+        telemetry::{self, Published},
+    },
 };
 use exporting_node::*;
 use os::clock::Clock;
 use snapshot::identity;
 use std::path::Path;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::mpsc};
 use wire::control::{
     ChangedNodes, DECISIONS_PATH, DecisionsDocument, EVENTS_PATH, Event, EventsDocument,
     PEERS_PATH, PeersDocument, ROUTES_PATH, RoutesDocument, STATUS_PATH, StatusDocument,
@@ -32,26 +36,32 @@ async fn fetch_document<D: for<'a> serde::Deserialize<'a>>(socket: &Path, path: 
     serde_json::from_str(&body).unwrap()
 }
 
+/// Builds a server for all users at this path; returns what receives the orders of an operator, too.
+fn serve(
+    path: &Path,
+    clock: &Clock,
+    published: &Published,
+) -> Result<(Server, mpsc::Receiver<OperatorOrdered>), ControlError> {
+    let access = control::Access {
+        path: path.to_owned(),
+        group: None,
+        rejected_uids: vec![],
+    };
+    let (requests, _) = mpsc::channel(1);
+    let (orders, ordered) = mpsc::channel(1);
+    let senders = (requests, orders);
+    Ok((
+        control::serve(access, clock.clone(), published.clone(), senders)?,
+        ordered,
+    ))
+}
+
 #[actix::test]
 async fn the_control_socket_serves_the_values_that_were_sent() {
     let node = Node::start().await;
     let folder = Folder::new("control");
     let path = folder.0.join("control.sock");
-    let access = control::Access {
-        path: path.clone(),
-        group: None,
-        rejected_uids: vec![],
-    };
-    let (reloads, _) = tokio::sync::mpsc::channel(1);
-    let (orders, _) = tokio::sync::mpsc::channel(1);
-    let serve = || {
-        control::serve(
-            access.clone(),
-            node.clock.clone(),
-            node.published.clone(),
-            (reloads.clone(), orders.clone()),
-        )
-    };
+    let serve = || serve(&path, &node.clock, &node.published).map(|(server, _)| server);
     actix_rt::spawn(serve().unwrap());
 
     let status: StatusDocument = fetch_document(&path, STATUS_PATH).await;
@@ -151,20 +161,8 @@ async fn events_are_answered_at_once_and_a_reader_can_wait_for_the_next_one() {
     let node = Node::start().await;
     let folder = Folder::new("events");
     let path = folder.0.join("control.sock");
-    let access = control::Access {
-        path: path.clone(),
-        group: None,
-        rejected_uids: vec![],
-    };
-    let (reloads, _) = tokio::sync::mpsc::channel(1);
-    let (orders, _) = tokio::sync::mpsc::channel(1);
-    let server = control::serve(
-        access,
-        node.clock.clone(),
-        node.published.clone(),
-        (reloads, orders),
-    );
-    actix_rt::spawn(server.unwrap());
+    let (server, _) = serve(&path, &node.clock, &node.published).unwrap();
+    actix_rt::spawn(server);
 
     let past: EventsDocument = fetch_document(&path, EVENTS_PATH).await;
     let kinds: Vec<_> = past.events.iter().map(|entry| &entry.event).collect();
@@ -197,20 +195,8 @@ async fn orders_of_root_are_checked_and_passed_on() {
     let node = Node::start().await;
     let folder = Folder::new("orders");
     let path = folder.0.join("control.sock");
-    let access = control::Access {
-        path: path.clone(),
-        group: None,
-        rejected_uids: vec![],
-    };
-    let (reloads, _) = tokio::sync::mpsc::channel(1);
-    let (orders, mut ordered) = tokio::sync::mpsc::channel(1);
-    let server = control::serve(
-        access,
-        node.clock.clone(),
-        node.published.clone(),
-        (reloads, orders),
-    );
-    actix_rt::spawn(server.unwrap());
+    let (server, mut ordered) = serve(&path, &node.clock, &node.published).unwrap();
+    actix_rt::spawn(server);
     let give = async |order: &str| {
         let stream = UnixStream::connect(&path).await.unwrap();
         ask(stream, "POST", order).await
@@ -245,16 +231,7 @@ async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
     let clock = Clock::boottime();
     let published = telemetry::publish(identity(clock.now()), &clock);
     let folder = Folder::new("dead");
-    let serve = |name: &str| {
-        let access = control::Access {
-            path: folder.0.join(name),
-            group: None,
-            rejected_uids: vec![],
-        };
-        let (reloads, _) = tokio::sync::mpsc::channel(1);
-        let (orders, _) = tokio::sync::mpsc::channel(1);
-        control::serve(access, clock.clone(), published.clone(), (reloads, orders))
-    };
+    let serve = |name: &str| serve(&folder.0.join(name), &clock, &published);
     drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());
     assert!(serve("dead.sock").is_ok());
     std::fs::write(folder.0.join("file"), "precious").unwrap();

@@ -151,8 +151,8 @@ pub struct NatRouter {
 }
 
 impl NatRouter {
-    /// Creates the LAN between `namespace`, which has its uplink already, and those of nodes, by the switch in a further one; starts
-    /// miniupnpd.
+    /// Creates the LAN between `namespace`, which has its uplink already, and those of nodes, by the switch in a further one.
+    /// Then it starts miniupnpd on the router.
     pub(crate) fn build(
         namespace: String,
         switch: &str,

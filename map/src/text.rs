@@ -29,7 +29,7 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// Shows a number of bytes with a decimal prefix.
-pub(crate) fn bytes(count: f64) -> String {
+pub fn bytes(count: f64) -> String {
     if count < 1_000.0 {
         return format!("{count:.0} B");
     }
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn numbers_have_units() {
         assert_eq!(
-            [0.0, 999.0, 1_500.0, 3e9].map(bytes),
-            ["0 B", "999 B", "1.5 kB", "3.0 GB"]
+            [0.0, 999.0, 1_500.0, 2.5e6, 3e9, 4e12].map(bytes),
+            ["0 B", "999 B", "1.5 kB", "2.5 MB", "3.0 GB", "4.0 TB"]
         );
         assert_eq!(
             [7.9, 61.0, 4_000.0, 90_000.0].map(time_span),

@@ -8,6 +8,7 @@ pub mod attempts;
 pub mod dial;
 pub mod document_intake;
 pub mod endpoint_checks;
+pub mod forwarding;
 pub mod gain;
 pub mod histogram;
 pub mod lan_discovery;

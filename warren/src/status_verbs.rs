@@ -22,7 +22,7 @@ use crate::{
 use clap::Args;
 pub(crate) use events::{EventsArgs, events};
 pub(crate) use format::{
-    bytes, milliseconds, node as node_label, percent, printable as printable_text, utc_time,
+    milliseconds, node as node_label, percent, printable as printable_text, utc_time,
 };
 pub(crate) use path::{PingArgs, TraceArgs, ping, trace};
 use policies::names::Slot;

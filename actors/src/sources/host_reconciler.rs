@@ -23,7 +23,7 @@ use os::{
     kernel::{Diversion, HostComparison, Kernel, KernelError, UplinkAddress},
     udp_ports,
 };
-use policies::{names::Prefix, observation::INFINITY, units::Uptime};
+use policies::{forwarding::ForwardingProbes, names::Prefix, observation::INFINITY, units::Uptime};
 use std::{
     collections::{BTreeSet, VecDeque},
     net::Ipv6Addr,
@@ -49,9 +49,6 @@ const CONFIRMATION_DELAY: Duration = Duration::from_secs(3);
 
 /// Delay until a probe of forwarding that contradicts what the node believes is repeated.
 const PROBE_DELAY: Duration = Duration::from_secs(4);
-
-/// Minimum interval between two probes of forwarding, unless the last one has to be confirmed.
-const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Number of nodes the routes to which are looked up.
 const LOOKED_UP: usize = 3;
@@ -110,7 +107,7 @@ pub struct HostReconciler {
     is_due: bool,
     /// The next comparison that confirms what this one found; `None` if there is nothing to confirm.
     confirmation: Option<SpawnHandle>,
-    forwarding: consequences::ForwardingProbes,
+    forwarding: ForwardingProbes,
     /// The network's IPv4 range at babeld's last reading.
     compared_range: Option<Ipv4Net>,
     /// The addresses of nodes to which babeld has installed a route through a tunnel, [`LOOKED_UP`] at most.
@@ -135,7 +132,7 @@ impl HostReconciler {
             is_comparing: false,
             is_due: false,
             confirmation: None,
-            forwarding: consequences::ForwardingProbes::default(),
+            forwarding: ForwardingProbes::default(),
             compared_range: None,
             reachable: Vec::new(),
             diversion: None,

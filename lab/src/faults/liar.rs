@@ -209,21 +209,30 @@ pub(super) fn credentials(node: &Node) -> Vec<String> {
     words.concat()
 }
 
-/// Starts OpenVPN with the certificate of a node, as a client of its neighbour.
-fn start_openvpn(node: &Node, neighbour: usize, log: &Path) -> Result<Process> {
-    let remote = format!("45.67.1.{}", neighbour + 1);
-    let mut arguments = credentials(node);
-    let others = [
+/// Returns the arguments of OpenVPN as a client of the server at this IPv4 address, with the certificate of a node.
+pub(super) fn client_arguments(node: &Node, remote: &str, device: &str) -> Vec<String> {
+    let options = [
         "--client",
         "--dev",
-        TAP,
+        device,
         "--dev-type",
         "tap",
         "--nobind",
         "--remote",
-        &remote,
+        remote,
         "1194",
         "udp4",
+    ];
+    let mut arguments = credentials(node);
+    arguments.extend(options.map(str::to_owned));
+    arguments
+}
+
+/// Starts OpenVPN with the certificate of a node, as a client of its neighbour.
+fn start_openvpn(node: &Node, neighbour: usize, log: &Path) -> Result<Process> {
+    let remote = format!("45.67.1.{}", neighbour + 1);
+    let mut arguments = client_arguments(node, &remote, TAP);
+    let others = [
         "--remote-cert-tls",
         "server",
         "--tls-version-min",

@@ -3,7 +3,7 @@
 use super::{
     Figure, Outcome,
     forged_icmp::{neighbour_advertisement, redirect, router_advertisement},
-    liar::{Announcement, Liar, credentials, packets},
+    liar::{Announcement, Liar, client_arguments, packets},
     pushed_options::{count_changes, host_state, push_options},
     square::{LogWatch, MIDDLE, NEIGHBOUR, RUNNING, Square, VICTIM},
 };
@@ -198,21 +198,8 @@ fn flap(square: &Square) -> Result<Outcome> {
 
 /// Returns how often the member started to connect.
 fn connect_again_and_again(member: &Node) -> Result<usize> {
-    let mut arguments = credentials(member);
     let remote = format!("45.67.1.{}", NEIGHBOUR + 1);
-    let others = [
-        "--client",
-        "--dev",
-        "null",
-        "--dev-type",
-        "tap",
-        "--nobind",
-        "--remote",
-        &remote,
-        "1194",
-        "udp4",
-    ];
-    arguments.extend(others.map(str::to_owned));
+    let arguments = client_arguments(member, &remote, "null");
     let log = member.root().join("flapping.log");
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < ATTACK_SPAN {

@@ -1,6 +1,6 @@
 //! A member's first packet to an OpenVPN server, recorded once and sent again and again: can a new node still come in?
 
-use super::{Figure, Outcome, liar::credentials, square::separate};
+use super::{Figure, Outcome, liar::client_arguments, square::separate};
 use crate::{
     Lab, Options, PingSchedule, Pinger, netns,
     pinger::all_pairs,
@@ -79,20 +79,7 @@ fn record_first_packet(lab: &Lab) -> Result<Vec<u8>> {
         socket.set_read_timeout(Some(RECORD_TIMEOUT))?;
         Ok(socket)
     })?;
-    let mut arguments = credentials(node);
-    let others = [
-        "--client",
-        "--dev",
-        "null",
-        "--dev-type",
-        "tap",
-        "--nobind",
-        "--remote",
-        "45.67.0.1",
-        "1194",
-        "udp4",
-    ];
-    arguments.extend(others.map(str::to_owned));
+    let arguments = client_arguments(node, "45.67.0.1", "null");
     let log = node.root().join("recorded.log");
     let _openvpn = Process::start(node.namespace(), Path::new("openvpn"), arguments, &log)?;
     let mut buffer = vec![0; 2048];

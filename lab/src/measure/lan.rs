@@ -62,8 +62,8 @@ pub struct Site {
     pub outage_pings_lost: u64,
     /// Nodes that the one on the internet has found on a LAN.
     pub found_from_internet: usize,
-    /// Time until all nodes of the LAN reach each other, after they were all restarted without internet and without remembering each
-    /// other.
+    /// Time until all nodes of the LAN reach each other, after all were restarted without internet and with empty
+    /// peer caches.
     pub restart_seconds: f64,
 }
 
@@ -87,7 +87,7 @@ pub struct Crowd {
     after_seconds: f64,
 }
 
-/// Measures both.
+/// Measures the nodes of a site, and as many nodes as `crowd` says on one LAN.
 ///
 /// # Errors
 /// Fails if a lab cannot be built, or if nodes do not reach each other in time.

@@ -23,7 +23,7 @@ pub struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// Starts Alertmanager.
+    /// Starts Alertmanager, and waits until it is ready.
     ///
     /// # Errors
     /// Fails if Alertmanager cannot be started, or does not answer.

@@ -2,7 +2,7 @@
 
 use super::{
     ShowArgs,
-    format::{bytes, float, node, printable, split_numbers, time_span, utc_time},
+    format::{float, node, printable, split_numbers, time_span, utc_time},
     subject::Subject,
     why,
 };
@@ -11,6 +11,7 @@ use crate::{
     output::{fail, pause, print_error_line},
 };
 use clap::Args;
+use map::text::bytes;
 use std::{
     io::{self, ErrorKind, Write},
     path::PathBuf,

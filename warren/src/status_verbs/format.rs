@@ -102,21 +102,6 @@ pub(crate) fn percent(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
-/// Shows a number of bytes with a decimal prefix.
-pub(crate) fn bytes(count: f64) -> String {
-    if count < 1_000.0 {
-        return format!("{count:.0} B");
-    }
-    let mut scaled = count / 1_000.0;
-    for unit in ["kB", "MB", "GB"] {
-        if scaled < 1_000.0 {
-            return format!("{scaled:.1} {unit}");
-        }
-        scaled /= 1_000.0;
-    }
-    format!("{scaled:.1} TB")
-}
-
 /// Converts a counter for display; exact up to 2^53.
 pub(super) fn float(count: u64) -> f64 {
     let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
@@ -144,15 +129,6 @@ mod tests {
     fn a_time_span_shows_its_two_largest_parts() {
         let shown = [7.9, 61.0, 4_000.0, 90_000.0].map(time_span);
         assert_eq!(shown, ["7s", "1m 1s", "1h 6m", "1d 1h"]);
-    }
-
-    #[test]
-    fn bytes_have_a_decimal_prefix() {
-        let shown = [0.0, 999.0, 1_500.0, 2.5e6, 3e9, 4e12].map(bytes);
-        assert_eq!(
-            shown,
-            ["0 B", "999 B", "1.5 kB", "2.5 MB", "3.0 GB", "4.0 TB"]
-        );
     }
 
     #[test]

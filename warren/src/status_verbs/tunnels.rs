@@ -1,11 +1,10 @@
 //! The text of `warren tunnels`: one line a tunnel, with a unit on every number.
 
 use super::{
-    format::{
-        bytes, float, milliseconds, node, or_dash, percent, printable, split_numbers, time_span,
-    },
+    format::{float, milliseconds, node, or_dash, percent, printable, split_numbers, time_span},
     layout::{self, Fit},
 };
+use map::text::bytes;
 use wire::control::{TunnelEntry, TunnelsDocument};
 
 const HEADER: [&str; 15] = [

@@ -2,8 +2,9 @@
 
 use super::state::{SortKey, State};
 use crate::status_verbs::{
-    bytes, milliseconds, node_label, percent, printable_text, sentence_of_decision, utc_time,
+    milliseconds, node_label, percent, printable_text, sentence_of_decision, utc_time,
 };
+use map::text::bytes;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},

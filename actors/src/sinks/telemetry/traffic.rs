@@ -61,8 +61,8 @@ impl Row {
         self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
-    /// Returns the transport of the tunnel, which is known from the slot of an accepted one, and from the endpoint of a
-    /// dialled one.
+    /// Returns the transport of the tunnel, which the slot of an accepted one and the endpoint of a dialled one
+    /// tell.
     pub fn transport(&self) -> Option<Transport> {
         match self.tunnel.slot {
             Slot::Accepting(transport, _) => Some(transport),

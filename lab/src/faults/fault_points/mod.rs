@@ -243,7 +243,7 @@ fn kill_at(lab: &Lab, node: &Node, before: &HostSnapshot, point: &Point) -> Resu
     Ok(found)
 }
 
-/// Starts the daemon after a kill, stops it in order, and counts what is left.
+/// Starts the daemon after a kill, stops it by SIGTERM, and counts processes and objects of the kernel that remain.
 fn recover(lab: &Lab, node: &Node, before: &HostSnapshot, found: &mut Found) -> Result<()> {
     let start = Instant::now();
     node.start()?;

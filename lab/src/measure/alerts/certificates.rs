@@ -45,7 +45,7 @@ pub(super) fn measure() -> Result<Watch> {
     Ok(watch)
 }
 
-/// Restarts all daemons, as an operator would who does not want to wait for the restart of each process.
+/// Restarts all daemons, so that no process uses old files any more.
 fn restart_all(lab: &Lab) -> Result<()> {
     lab.stop_nodes();
     lab.start_nodes()?;
