@@ -63,6 +63,8 @@ reasons! {
         Duplicate = "duplicate",
         /// The peer answers on a LAN of this host, and the tunnel leads around it.
         AroundLan = "around_lan",
+        /// The tunnel is by TCP, and the peer answers by UDP.
+        UdpAnswers = "udp_answers",
         /// There were more dialled tunnels than allowed: the limit was lowered, or no peer can reach this node.
         OverLimit = "over_limit",
         /// The peer answered no probes, or OpenVPN noticed its silence.
@@ -98,6 +100,7 @@ impl CloseReason {
             | Self::Rotation
             | Self::Duplicate
             | Self::AroundLan
+            | Self::UdpAnswers
             | Self::OverLimit
             | Self::PeerDead
             | Self::ProcessDied

@@ -16,6 +16,7 @@ mod refresh;
 mod requests;
 mod snapshot;
 mod spare_reason;
+mod transport;
 mod verdicts;
 
 use crate::{
@@ -201,6 +202,7 @@ impl Planner {
         self.carry_out_requests(&snapshot, &mut plan);
         self.close_duplicate(&snapshot, &mut plan);
         self.close_around_lan(&snapshot, &mut plan);
+        self.leave_tcp(&snapshot, &mut plan);
         let is_refresh = self.next_refresh <= now;
         let is_over_limit = snapshot.dialled().count() > limit && self.next_over_limit <= now;
         if is_refresh || is_over_limit {

@@ -1,4 +1,5 @@
-//! Measures the round trip to peers without a tunnel, and fetches the route views of some peers.
+//! Measures the round trip to peers without a tunnel, and fetches the route views of some peers. Peers whose tunnel is by TCP are
+//! tried, too: once their UDP servers answer, the planner leaves TCP.
 //!
 //! A probe sends the first packet of a dial to the port that a dial would use. One random peer is probed at a time. A peer
 //! that does not answer counts as unmeasured, not as dead. Route views are fetched over the overlay from the few peers that
@@ -6,12 +7,13 @@
 
 pub(crate) mod endpoint_probe;
 pub mod reset;
+mod round_trip;
 
 use crate::store::Store;
 use crate::{
     mailboxes::offer,
     messages::{CandidateProbed, CandidatesMeasured, DocumentsChanged, LinksSampled, RoutesRead},
-    store::SharedCandidates,
+    store::{SharedCandidates, TunnelTable},
 };
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
@@ -23,27 +25,28 @@ use os::randomness::Randomness;
 use policies::{
     gain::{PROBED_PER_REFRESH, VALID_REFRESHES, shortlist},
     link_cost::LinkCost,
-    names::{Endpoint, Prefix, Transport},
-    observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView},
+    names::{Endpoint, Prefix, Role, Transport},
+    observation::{
+        BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, Phase, TunnelReading,
+    },
     routes::RouteIndex,
     units::Uptime,
 };
-use reset::{ResetKey, is_answer};
+use reset::ResetKey;
+use round_trip::{PROBE_TIMEOUT, measure_rtt};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::UdpSocket, time::timeout};
 use wire::errors::Chain;
 use wire::registry::{NetworkDocument, static_key};
 
-/// Maximum wait for an answer. It is longer than any round trip that still changes babeld's cost.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Packets in a probe of one peer. The first one is often delayed by neighbour discovery on its path.
-const PACKETS_PER_PROBE: u32 = 2;
+/// Mean time after which the UDP servers of a peer are probed first if a tunnel to it came up by TCP. The actual one is drawn once
+/// a run, so that neighbours do not leave TCP at the same time.
+const MEAN_UDP_WAIT: Duration = Duration::from_secs(12);
 /// Number of times that route views are fetched per refresh interval; they are valid for [`VALID_REFRESHES`].
 const FETCHES_PER_REFRESH: u32 = 1;
 
@@ -108,6 +111,9 @@ pub struct CandidateProber {
     clock: Clock,
     random: Randomness,
     peers: SharedCandidates,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    /// Time from a tunnel by TCP to the first probe by UDP.
+    first_udp_wait: Duration,
     peer_api: PeerApiClient,
     readers: Vec<Recipient<CandidatesMeasured>>,
     outcomes: Recipient<CandidateProbed>,
@@ -138,11 +144,14 @@ impl CandidateProber {
         let settings = documents
             .network()
             .map_or(settings.clone(), |network| settings.updated(network));
+        let first_udp_wait = random.around(MEAN_UDP_WAIT);
         Self {
             settings,
             clock,
             random,
+            first_udp_wait,
             peers,
+            tunnels: store.tunnels,
             peer_api,
             readers,
             outcomes,
@@ -166,15 +175,16 @@ impl CandidateProber {
         }
         let probe_interval = (self.settings.refresh / PROBED_PER_REFRESH).max(PROBE_TIMEOUT);
         self.timers
-            .push(ctx.run_interval(probe_interval, Self::probe_random_peer));
+            .push(ctx.run_interval(probe_interval, Self::probe_peer));
         self.timers.push(ctx.run_interval(
             self.settings.refresh / FETCHES_PER_REFRESH,
             Self::fetch_views,
         ));
     }
 
-    /// Probes one random peer without a tunnel that has not been probed for a refresh interval.
-    fn probe_random_peer(&mut self, ctx: &mut Context<Self>) {
+    /// Probes one peer: one with a tunnel by TCP that may be reached by UDP again, or else a random one without a tunnel that has
+    /// not been probed for a refresh interval.
+    fn probe_peer(&mut self, ctx: &mut Context<Self>) {
         let (keys, range) = (self.settings.keys.clone(), self.settings.range);
         let neighbours: BTreeSet<_> = self.links.iter().map(|link| link.tunnel.peer).collect();
         let peers = self.peers.load();
@@ -189,7 +199,11 @@ impl CandidateProber {
             .iter()
             .filter(|candidate| !neighbours.contains(&candidate.peer) && is_due(candidate.peer))
             .collect();
-        let Some(candidate) = self.random.choose(&due) else {
+        let by_tcp = self.due_by_udp(now);
+        let by_tcp = peers
+            .iter()
+            .find(|candidate| by_tcp.contains(&candidate.peer));
+        let Some(candidate) = by_tcp.or_else(|| self.random.choose(&due).copied()) else {
             return;
         };
         let Some(endpoint) = first_udp_endpoint(candidate) else {
@@ -213,6 +227,26 @@ impl CandidateProber {
         }));
     }
 
+    /// Returns the peers of dialled tunnels by TCP whose UDP servers are to be probed: 6 to 18 s after the tunnel came up, then
+    /// after twice that time, and so on, at most a refresh interval apart. A peer whose path by UDP is narrow is left out.
+    fn due_by_udp(&self, now: Uptime) -> BTreeSet<Prefix> {
+        let table = self.tunnels.borrow();
+        let is_due = |tunnel: &&TunnelReading| {
+            let is_tcp = |endpoint: Endpoint| endpoint.transport == Transport::Tcp;
+            let is_by_tcp = tunnel.role() == Role::Dialled && tunnel.endpoint.is_some_and(is_tcp);
+            let Some(up_since) = tunnel.up_since.filter(|_| tunnel.phase == Phase::Up) else {
+                return false;
+            };
+            let probed = self.candidate_rtts.get(&tunnel.peer);
+            let probed_at = probed.map_or(up_since, |probed| probed.at.max(up_since));
+            let wait = probed_at.since(up_since);
+            let wait = wait.max(self.first_udp_wait).min(self.settings.refresh);
+            is_by_tcp && !table.prefers_tcp(tunnel.peer, now) && now.since(probed_at) >= wait
+        };
+        let due = self.links.iter().map(|link| &link.tunnel).filter(is_due);
+        due.map(|tunnel| tunnel.peer).collect()
+    }
+
     /// Fetches the route views of the shortlisted peers and of those that we dialled.
     fn fetch_views(&mut self, ctx: &mut Context<Self>) {
         let Some(table) = self.table.as_ref().filter(|_| !self.is_fetching_views) else {
@@ -221,7 +255,7 @@ impl CandidateProber {
         let routes = RouteIndex::new(&table.routes, self.settings.me, |_| true);
         let candidate_rtts: Vec<_> = self.candidate_rtts.values().copied().collect();
         let mut chosen = shortlist(&routes, &candidate_rtts, LinkCost::default());
-        let is_dialled = |link: &&LinkReading| link.tunnel.role() == policies::names::Role::Dialled;
+        let is_dialled = |link: &&LinkReading| link.tunnel.role() == Role::Dialled;
         chosen.extend(
             self.links
                 .iter()
@@ -280,56 +314,6 @@ fn first_udp_endpoint(candidate: &Candidate) -> Option<Endpoint> {
         .iter()
         .copied()
         .find(|endpoint| endpoint.transport == Transport::Udp)
-}
-
-/// Measures the shortest round trip of a few packets with the first key that the peer answers; `None` if it answers none.
-async fn measure_rtt(
-    keys: &[ResetKey],
-    range: Ipv6Net,
-    endpoint: Endpoint,
-    (clock, random): (&Clock, &Randomness),
-) -> Option<Duration> {
-    for key in keys {
-        let mut shortest = None;
-        for _ in 0..PACKETS_PER_PROBE {
-            let rtt = probe_once(key, range, endpoint, (clock, random)).await;
-            shortest = shortest.into_iter().chain(rtt).min();
-        }
-        if shortest.is_some() {
-            return shortest;
-        }
-    }
-    None
-}
-
-/// Measures the round trip of one packet. Each packet has a socket of its own, so that a late answer is never taken for the
-/// answer to a later packet.
-async fn probe_once(
-    key: &ResetKey,
-    range: Ipv6Net,
-    endpoint: Endpoint,
-    (clock, random): (&Clock, &Randomness),
-) -> Option<Duration> {
-    let local = match endpoint.address.ip() {
-        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = UdpSocket::bind(local).await.ok()?;
-    socket.connect(endpoint.address).await.ok()?;
-    // The route to the peer leads through the network itself.
-    if matches!(socket.local_addr().ok()?.ip(), IpAddr::V6(own) if range.contains(&own)) {
-        return None;
-    }
-    let sent_at = clock.now();
-    let session = random.bits().to_be_bytes();
-    let seconds = u32::try_from(sent_at.since(Uptime::default()).as_secs()).unwrap_or(u32::MAX);
-    socket.send(&key.packet(session, seconds)?).await.ok()?;
-    let mut answer = [0; 256];
-    let length = timeout(PROBE_TIMEOUT, socket.recv(&mut answer))
-        .await
-        .ok()?
-        .ok()?;
-    is_answer(answer.get(..length)?).then(|| clock.now().since(sent_at))
 }
 
 impl Actor for CandidateProber {

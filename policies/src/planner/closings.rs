@@ -4,16 +4,24 @@ use super::{
     Plan, Planner,
     closing::{Closing, Step, is_drained},
     snapshot::Snapshot,
+    spare_reason::MAX_CLOSINGS,
 };
 use crate::{
     names::{Prefix, Role, Slot},
     observation::{LinkReading, Phase},
     orders::{CloseReason, Decision, Order},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Number of refreshes for which a tunnel is left alone after its closing was given up.
 const GIVEN_UP_REFRESHES: u32 = 4;
+/// The same for a tunnel by TCP whose peer answers by UDP. When UDP passes again, neighbours may leave TCP at the same time, so that
+/// each is the only way around the other; the spans are random so that they do not meet again.
+const MIN_TCP_SPAN: Duration = Duration::from_secs(30);
+const MAX_TCP_SPAN: Duration = Duration::from_secs(120);
 
 impl Planner {
     /// Tunnels whose drain another policy carries through, and whether each carries nothing any more: all that drain for a
@@ -62,8 +70,12 @@ impl Planner {
         match closing.step(snapshot, usage, &self.settings.parameters) {
             Step::Gone => return,
             Step::GivenUp => {
-                let spared_until = snapshot.at + self.refreshes(GIVEN_UP_REFRESHES);
-                self.given_up.insert(closing.slot, spared_until);
+                let span = if closing.reason == CloseReason::UdpAnswers {
+                    self.rng.span(MIN_TCP_SPAN, MAX_TCP_SPAN)
+                } else {
+                    self.refreshes(GIVEN_UP_REFRESHES)
+                };
+                self.given_up.insert(closing.slot, snapshot.at + span);
                 return;
             }
             Step::Wait(text) => *progress = Some(text),
@@ -118,6 +130,19 @@ impl Planner {
     pub(super) fn can_begin_closing(&self, snapshot: &Snapshot<'_>) -> bool {
         let mut dialled = snapshot.dialled();
         self.closing.is_none() && !dialled.any(|link| link.tunnel.phase.is_draining())
+    }
+
+    /// Returns whether a tunnel may be closed in favour of a better way to its peer: not if some node is reached by it alone, its
+    /// peer is pinned, a closing was given up, or too many tunnels on its slot were closed.
+    pub(super) fn can_leave(&self, snapshot: &Snapshot<'_>, link: &LinkReading) -> bool {
+        let slot = link.tunnel.slot;
+        let closings = self.closings.get(&slot);
+        snapshot.is_table_known
+            && link.tunnel.phase == Phase::Up
+            && !self.pinned().contains(&link.tunnel.peer)
+            && closings.is_none_or(|moments| moments.len() < MAX_CLOSINGS)
+            && !self.given_up.contains_key(&slot)
+            && snapshot.only_route(slot).is_none()
     }
 
     /// Begins to close a tunnel by plan, with a drain.

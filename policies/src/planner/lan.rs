@@ -2,7 +2,7 @@
 //!
 //! A few tunnels suffice, whatever the number of nodes on the LAN: Babel finds the paths.
 
-use super::{Plan, Planner, snapshot::Snapshot, spare_reason::MAX_CLOSINGS};
+use super::{Plan, Planner, snapshot::Snapshot};
 use crate::{
     names::{Prefix, Slot},
     observation::{LinkReading, Phase, TunnelReading},
@@ -98,19 +98,13 @@ impl Planner {
     /// Closes a tunnel that was dialled before its peer was found on a LAN and leads around it, unless it is the only route to some
     /// node, its peer is pinned, or too many tunnels on its slot were closed. A tunnel within the LAN follows if there are too few.
     pub(super) fn close_around_lan(&mut self, snapshot: &Snapshot<'_>, plan: &mut Plan) {
-        if !snapshot.is_table_known || !self.can_begin_closing(snapshot) {
+        if !self.can_begin_closing(snapshot) {
             return;
         }
         let leads_around = |link: &&LinkReading| {
-            let slot = link.tunnel.slot;
-            let closings = self.closings.get(&slot);
-            link.tunnel.phase == Phase::Up
-                && self.lan_history.precedes_lan(&link.tunnel)
-                && !self.settings.pinned.contains(&link.tunnel.peer)
-                && closings.is_none_or(|moments| moments.len() < MAX_CLOSINGS)
+            self.lan_history.precedes_lan(&link.tunnel)
                 && !snapshot.is_over_lan(&link.tunnel)
-                && !self.given_up.contains_key(&slot)
-                && snapshot.only_route(slot).is_none()
+                && self.can_leave(snapshot, link)
         };
         let Some(link) = snapshot.dialled().find(leads_around) else {
             return;

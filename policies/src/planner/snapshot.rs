@@ -7,7 +7,7 @@ use crate::{
     gain::{Gain, Measurements, underlay_area},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
-    observation::{BabelTable, Candidate, INFINITY, LinkReading, Observation, Phase},
+    observation::{BabelTable, Candidate, CandidateRtt, INFINITY, LinkReading, Observation, Phase},
     routes::RouteIndex,
     units::Uptime,
 };
@@ -42,6 +42,8 @@ pub(super) struct Snapshot<'o> {
     pub(super) measurements: Measurements<'o>,
     /// The loss ratio of tunnels for which it is known.
     pub(super) loss_ratios: BTreeMap<Slot, LossRatio>,
+    /// When peers that have a tunnel last answered by UDP.
+    pub(super) udp_answers: BTreeMap<Prefix, Uptime>,
     link_cost: LinkCost,
     /// The peers of all tunnels of either role, in whatever phase; sorted.
     peers: Vec<Prefix>,
@@ -72,6 +74,13 @@ impl<'o> Snapshot<'o> {
         let candidates = observation.candidates.iter().filter(can_be_dialled);
         let mut peers: Vec<_> = tunnels.values().map(|link| link.tunnel.peer).collect();
         peers.sort_unstable();
+        let (of_neighbours, of_candidates): (Vec<CandidateRtt>, Vec<_>) = observation
+            .candidate_rtts
+            .iter()
+            .partition(|measured| peers.binary_search(&measured.peer).is_ok());
+        let answered = of_neighbours
+            .iter()
+            .filter(|measured| measured.rtt.is_some());
         let endpoints = tunnels
             .values()
             .filter_map(|link| link.tunnel.endpoint.as_ref());
@@ -89,13 +98,16 @@ impl<'o> Snapshot<'o> {
             routes: routes.sampled(settings.nodes_per_entry),
             far_cost: table.map(far_cost).unwrap_or_default(),
             measurements: Measurements::new(
-                &observation.candidate_rtts,
+                &of_candidates,
                 &observation.views,
                 observation.at,
                 max_age,
             ),
             loss_ratios: probes
                 .filter_map(|probe| Some((probe.slot, LossRatio::new(probe)?)))
+                .collect(),
+            udp_answers: answered
+                .map(|measured| (measured.peer, measured.at))
                 .collect(),
             link_cost: settings.link_cost,
             peers,

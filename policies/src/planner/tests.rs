@@ -8,3 +8,4 @@ mod random_observations;
 mod replacing;
 mod requests;
 mod simulated_network;
+mod transport;

@@ -161,15 +161,25 @@ fn transports(examined: &Examined) -> Check {
             .count()
     };
     let (udp, tcp) = (count("udp"), count("tcp"));
-    match (udp, tcp) {
-        (0, 0) => Check::skipped(ID, "no tunnel that this node dialled is up"),
-        (0, _) => Check::warning(
-            ID,
-            format!("{tcp} dialled tunnels by TCP, none by UDP"),
-            "let UDP out to the ports of other nodes (1194 by default)",
-        ),
-        _ => Check::ok(ID, format!("dialled tunnels: {udp} by UDP, {tcp} by TCP")),
+    if (udp, tcp) == (0, 0) {
+        return Check::skipped(ID, "no tunnel that this node dialled is up");
     }
+    let seen = format!("dialled tunnels: {udp} by UDP, {tcp} by TCP");
+    if has_finding(examined, "udp_blocked") {
+        let advice = "let UDP out to the ports of other nodes (1194 by default)";
+        Check::warning(ID, seen, advice)
+    } else {
+        Check::ok(ID, seen)
+    }
+}
+
+/// Returns whether the running daemon reports this finding.
+fn has_finding(examined: &Examined, id: &str) -> bool {
+    let status = examined.daemon.status();
+    status.is_some_and(|status| {
+        let mut findings = status.health.findings.iter();
+        findings.any(|finding| finding.id == id)
+    })
 }
 
 fn endpoints(examined: &Examined) -> Check {
@@ -185,13 +195,7 @@ fn endpoints(examined: &Examined) -> Check {
         .iter()
         .filter(|entry| entry.reached_seconds_ago.is_some());
     let (reached, all) = (reached.count(), status.endpoints.len());
-    let has = |id: &str| {
-        status
-            .health
-            .findings
-            .iter()
-            .any(|finding| finding.id == id)
-    };
+    let has = |id: &str| has_finding(examined, id);
     let seen = format!("others got through to {reached} of {all} announced endpoints");
     if has("no_endpoint") || has("not_reached") {
         let advice = "open the ports of listen in firewalls, and forward them on the router";

@@ -27,6 +27,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// and 2 s until it is published.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait until a node whose tunnels are by TCP only has one by UDP again.
+const LEAVE_TCP_TIMEOUT: Duration = Duration::from_secs(240);
 /// Time after which a tunnel that carries pings counts as busy.
 const PING_TIME: Duration = Duration::from_secs(3);
 
@@ -114,7 +116,16 @@ fn disconnect(lab: &Lab, index: usize, table: &mut Table) -> Result<()> {
     let fault = "unplugged while it pings";
     let checked = unplug_and_plug_in(lab, index, READY_TIMEOUT, fault, table);
     pings.kill();
-    checked
+    checked?;
+    // A dial that began while it was unplugged may have come to an end by TCP.
+    let by_udp = || {
+        let findings = status(node).ok()?.health.findings;
+        let mut findings = findings.iter();
+        findings
+            .all(|finding| finding.id != "udp_blocked")
+            .then_some(())
+    };
+    wait_until(LEAVE_TCP_TIMEOUT, by_udp).with_context(|| node.describe("does not leave TCP"))
 }
 
 fn unplug_and_plug_in(

@@ -156,6 +156,7 @@ fn close_cause_in_numbers(reason: CloseReason, terms: &str) -> String {
         | CloseReason::DialFailed
         | CloseReason::PeerClosed
         | CloseReason::AroundLan
+        | CloseReason::UdpAnswers
         | CloseReason::SmallPacketsOnly
         | CloseReason::Revoked
         | CloseReason::FalseRoutes
@@ -195,6 +196,7 @@ fn close_cause(reason: CloseReason) -> &'static str {
         CloseReason::AroundLan => {
             "the peer answers on a LAN of this host, and this tunnel leads around it"
         }
+        CloseReason::UdpAnswers => "this tunnel is by TCP, and the peer answers by UDP",
         CloseReason::OverLimit => "more tunnels are dialled than the limit allows",
         CloseReason::PeerDead => "the peer does not answer any more",
         CloseReason::ProcessDied => "its OpenVPN process exited unexpectedly",
