@@ -1,11 +1,12 @@
 //! Announces this node's endpoints to the registry, and requests peers from it.
 //!
-//! The registry is the bootstrap node of last resort. It is asked for peers at the start, then at growing intervals, and after
-//! each announcement. If it does not answer, that is reported and changes nothing else.
+//! The registry is the bootstrap node of last resort. It is asked for peers at the start and when the last tunnel is lost, then at
+//! growing intervals, and after each announcement. If it does not answer, that is reported and changes nothing else.
 
 mod announcements;
 mod contacts;
 mod endpoint_selection;
+mod isolation;
 mod uplinks;
 
 use crate::store::Store;
@@ -16,7 +17,7 @@ use crate::{
         EndpointSource, LeasesRead, OwnEndpointsRead, PeerSource, PeersReported, RegistryContacted,
         RenewalRequested, UplinkRestored, VersionsReported,
     },
-    store::{AppliedVersions, SharedCandidates},
+    store::{AppliedVersions, SharedCandidates, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use membership::{
@@ -37,7 +38,7 @@ use policies::{
 };
 use reqwest::Method;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -138,6 +139,9 @@ pub struct RegistryClient {
     members: Rc<Cell<Option<Members>>>,
     live_settings: SharedLiveSettings,
     peers: SharedCandidates,
+    tunnels: Rc<RefCell<TunnelTable>>,
+    /// Whether a tunnel of this node was up at the last check.
+    had_tunnel: bool,
     leases: Vec<Endpoint>,
     /// What other nodes found of this node's endpoints.
     reachability: BTreeMap<Endpoint, Reachability>,
@@ -188,6 +192,7 @@ impl RegistryClient {
             applied,
             members,
             candidates: peers,
+            tunnels,
             settings: live_settings,
             ..
         } = store;
@@ -211,6 +216,8 @@ impl RegistryClient {
             members,
             live_settings,
             peers,
+            tunnels,
+            had_tunnel: false,
             leases: Vec::new(),
             reachability: BTreeMap::new(),
             uplinks: BTreeMap::new(),
@@ -257,6 +264,7 @@ impl RegistryClient {
                     .min(now + EARLY_ANNOUNCE_WINDOW.mul_f64(self.random.fraction()));
             }
         }
+        self.note_isolation(now);
         if self.announce_at <= now {
             self.send_announcement(announcement, ctx);
         } else if self.request_peers_at <= now {
@@ -307,26 +315,6 @@ impl RegistryClient {
             }
             Err(error) => self.report_contact(Some(&error)),
         }
-    }
-
-    /// Logs a change of the number of nodes whose endpoints the registry does not show to this node.
-    fn log_hidden_nodes(&mut self, hidden: u32) {
-        if self.hidden_nodes.replace(hidden).unwrap_or(0) != hidden {
-            tracing::info!(
-                nodes = hidden,
-                "number of nodes that cannot be dialled from here: they have private endpoints only, in other networks than this node"
-            );
-        }
-    }
-
-    fn report_versions(&self, network: u64, revocations: u64) {
-        offer(
-            &self.version_reader,
-            VersionsReported {
-                network,
-                revocations,
-            },
-        );
     }
 
     /// Returns the delay before the next call, ± 50 %, and doubles it for the call after that.

@@ -5,6 +5,27 @@ use os::clock::wall;
 use std::time::SystemTime;
 
 impl RegistryClient {
+    /// Logs a change of the number of nodes whose endpoints the registry does not show to this node.
+    pub(super) fn log_hidden_nodes(&mut self, hidden: u32) {
+        if self.hidden_nodes.replace(hidden).unwrap_or(0) != hidden {
+            tracing::info!(
+                nodes = hidden,
+                "number of nodes that cannot be dialled from here: they have private endpoints only, in other networks than this node"
+            );
+        }
+    }
+
+    /// Reports the document versions of an answer.
+    pub(super) fn report_versions(&self, network: u64, revocations: u64) {
+        offer(
+            &self.version_reader,
+            VersionsReported {
+                network,
+                revocations,
+            },
+        );
+    }
+
     /// Logs and reports whether the registry answered a call.
     pub(super) fn report_contact(&mut self, error: Option<&RegistryApiError>) {
         let failure = error.map(|error| Chain(error).to_string());
