@@ -30,7 +30,7 @@ fn printed_events(node: &Node) -> Result<Vec<EventEntry>> {
 /// Kills a node, and checks that another one logs its loss, and the failed dials that follow as one event.
 fn check_events(lab: &Lab, watcher: &Node, killed: &Node) -> Result<()> {
     let newest = printed_events(watcher)?.last().context("no event")?.number;
-    let address = format!("{EVENTS_PATH}?after={newest}&wait_seconds=4");
+    let address = format!("{EVENTS_PATH}?after={newest}&wait_seconds=20");
     killed.kill();
     let next: EventsDocument = watcher.control_document(&address)?;
     assert!(!next.events.is_empty(), "the request did not wait");

@@ -10,9 +10,13 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use wire::control::{TUNNELS_PATH, TunnelsDocument};
 
 /// Longest wait until the children of a daemon that ended have exited.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait until two nodes have one tunnel.
+const SETTLED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program of the nodes, which the tests replace.
 struct Program(PathBuf);
@@ -42,6 +46,19 @@ impl Program {
 
 fn children(node: &Node) -> BTreeSet<u32> {
     node.children().into_keys().collect()
+}
+
+/// Waits until no node dials or closes a tunnel: two nodes that start together dial each other, and close one of the two tunnels.
+fn wait_for_one_tunnel(lab: &Lab) -> Result<()> {
+    let has_one = |node: &Node| {
+        let document = node.control_document::<TunnelsDocument>(TUNNELS_PATH);
+        let tunnels = document.ok().map(|document| document.tunnels);
+        tunnels.is_some_and(|tunnels| {
+            tunnels.len() == 1 && tunnels.iter().all(|tunnel| tunnel.phase == "up")
+        })
+    };
+    let is_settled = || lab.nodes().iter().all(has_one).then_some(());
+    wait_until(SETTLED_TIMEOUT, is_settled).context("the nodes keep more than one tunnel")
 }
 
 /// Runs `warren restart` with the real program; returns what it printed, or its error.
@@ -85,11 +102,13 @@ fn a_restart_that_cannot_succeed_loses_nothing_or_leaves_nothing() -> Result<()>
         ..Options::with_nodes(2)
     })?;
     let node = lab.node(0)?;
+    wait_for_one_tunnel(&lab)?;
     check_program_that_cannot_run(node, &program)?;
     check_program_that_ends(node, &program)?;
     program.install()?;
     node.start()?;
     lab.wait_for_complete_routes()?;
+    wait_for_one_tunnel(&lab)?;
     check_state_that_is_refused(node, &program, &warren_program())?;
     lab.wait_for_complete_routes()?;
     program.install()?;
