@@ -26,6 +26,9 @@ const LOST_MISSES: u32 = 10;
 const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A TCP tunnel whose full-size probe is not answered is not judged dead for this long: TCP delivers nothing that it sent later before that.
 const TCP_STALL_TIME: Duration = Duration::from_secs(4);
+/// The same if the probe was sent because the peer did not answer, so that a dead peer of a tunnel with large packets is not kept for
+/// longer. TCP repeats at once what a reduced MTU has cut.
+const TCP_RECOVERY_TIME: Duration = Duration::from_millis(1_500);
 /// Interval between two probes while full-size packets pass, and there are hardly any.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 /// The same while there are large packets in either direction: the path may have become narrow for the other one.
@@ -83,6 +86,8 @@ struct Outstanding {
     sequence: u16,
     sent_at: Uptime,
     is_small_answered: bool,
+    /// The tunnel is not judged dead for this long.
+    stall_time: Duration,
 }
 
 /// The full-size probing of one tunnel, from the moment it came up.
@@ -121,11 +126,12 @@ impl PathMtu {
     /// Returns the next action that is due; to be called until it returns `None`. `rtt` is the round trip of the tunnel's
     /// small probes. While it is unknown, a UDP tunnel is not probed; a TCP tunnel is, since payload may have stalled it
     /// before the first small probe was answered. A tunnel that carries large packets is probed more often; `large_bytes` is what
-    /// they have had since it came up, in both directions.
+    /// they have had since it came up, in both directions. `is_suspect` says that the peer does not answer small probes.
     pub fn next_action(
         &mut self,
         rtt: Option<Duration>,
         large_bytes: u64,
+        is_suspect: bool,
         now: Uptime,
     ) -> Option<PathAction> {
         let rtt = match self.transport {
@@ -146,7 +152,9 @@ impl PathMtu {
             self.reduced_at = Some(now);
             return Some(PathAction::ReduceMtu);
         }
-        if self.outstanding.is_some() || !self.is_probe_due(large_bytes, now) {
+        let has_stalled = is_suspect && self.can_stall(large_bytes);
+        let is_due = has_stalled || self.is_probe_due(large_bytes, now);
+        if self.outstanding.is_some() || !is_due {
             return None;
         }
         self.large_bytes = large_bytes;
@@ -156,14 +164,30 @@ impl PathMtu {
             sequence,
             sent_at: now,
             is_small_answered: false,
+            stall_time: match has_stalled {
+                true => TCP_RECOVERY_TIME,
+                false => TCP_STALL_TIME,
+            },
         });
         Some(PathAction::Probe(sequence))
     }
 
+    /// Returns whether large packets may have filled a TCP segment. OpenVPN writes each packet by itself, so probes of full size leave
+    /// in segments of their own; only packets that wait for others share segments, which are larger and pass fewer paths.
+    fn can_stall(&self, large_bytes: u64) -> bool {
+        self.transport == Transport::Tcp
+            && self.reduced_at.is_none()
+            && self.has_large_packets(large_bytes)
+    }
+
+    fn has_large_packets(&self, large_bytes: u64) -> bool {
+        large_bytes.saturating_sub(self.large_bytes) >= MIN_LARGE_BYTES
+    }
+
     fn is_probe_due(&self, large_bytes: u64, now: Uptime) -> bool {
         let is_old = |at| now.since(at) >= LARGE_CHECK_INTERVAL;
-        let has_sent = large_bytes.saturating_sub(self.large_bytes) >= MIN_LARGE_BYTES;
-        let may_be_narrow = has_sent && self.full_size == FullSize::Carried;
+        let may_be_narrow =
+            self.has_large_packets(large_bytes) && self.full_size == FullSize::Carried;
         now >= self.next_probe_at || (may_be_narrow && self.answered_at.is_some_and(is_old))
     }
 
@@ -199,7 +223,7 @@ impl PathMtu {
 
     /// Returns whether the tunnel may be silent only because TCP repeats a full-size packet that the path drops.
     pub fn may_stall(&self, now: Uptime) -> bool {
-        let is_recent = |probe: Outstanding| now.since(probe.sent_at) < TCP_STALL_TIME;
+        let is_recent = |probe: Outstanding| now.since(probe.sent_at) < probe.stall_time;
         self.transport == Transport::Tcp && self.outstanding.is_some_and(is_recent)
     }
 

@@ -29,6 +29,16 @@ fn pings_of_all_sizes_and_bulk_data_pass_a_path_that_becomes_narrow() -> Result<
 }
 
 #[test]
+fn bulk_data_passes_by_tcp_where_packets_of_full_size_pass_and_full_segments_do_not() -> Result<()>
+{
+    check(Path {
+        mtu: 1492,
+        carrier: Carrier::Tcp,
+        ..NARROW
+    })
+}
+
+#[test]
 fn tcp_is_used_where_a_path_drops_fragments_too() -> Result<()> {
     check(Path {
         carrier: Carrier::Either,

@@ -174,9 +174,10 @@ impl Prober {
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
+            let found = tunnel.probing.liveness(now);
             let liveness = match tunnel.path_mtu.may_stall(now) {
                 true => Liveness::Alive,
-                false => tunnel.probing.liveness(now),
+                false => found,
             };
             // A draining tunnel that falls silent counts as closed by the peer, not as dead: a client may have
             // exited, which OpenVPN's server reports only 5 s later, or the peer's server has exited.
@@ -212,6 +213,7 @@ impl Prober {
                 self.sockets.as_ref(),
                 *slot,
                 tunnel,
+                found >= Liveness::Suspect,
                 self.settings.openvpn_uid,
                 now,
             );

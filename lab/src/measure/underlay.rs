@@ -32,10 +32,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(25);
 const WIDE: u16 = 1500;
 /// Longest wait until the node reports whether packets of full size pass.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Length of the bulk transfer.
-const BULK_TIME: Duration = Duration::from_secs(1);
-/// The rate below which bulk data counts as not passing, in Mbit/s.
-const MIN_RATE: f64 = 1.0;
+/// Length of the bulk transfer. A path that passes single packets of full size, but no full TCP segments, is noticed within it.
+const BULK_TIME: Duration = Duration::from_secs(3);
+/// The rate below which bulk data counts as not passing, in Mbit/s: far below what any of these paths carries, and above what a path
+/// on which large packets are lost again and again does.
+const MIN_RATE: f64 = 10.0;
 
 /// How the two nodes' tunnel runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

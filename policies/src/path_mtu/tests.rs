@@ -12,6 +12,7 @@ struct Path {
     /// Bytes of large packets in each tick.
     large_rate: u64,
     large_bytes: u64,
+    is_suspect: bool,
     reductions: u32,
     probes: u32,
 }
@@ -24,6 +25,7 @@ impl Path {
             now,
             large_rate: 0,
             large_bytes: 0,
+            is_suspect: false,
             reductions: 0,
             probes: 0,
         }
@@ -33,7 +35,10 @@ impl Path {
     fn run(&mut self, time: Duration, answers_small: bool, passes: impl Fn(bool) -> bool) {
         let end = self.now + time;
         while self.now < end {
-            while let Some(action) = self.mtu.next_action(RTT, self.large_bytes, self.now) {
+            while let Some(action) =
+                self.mtu
+                    .next_action(RTT, self.large_bytes, self.is_suspect, self.now)
+            {
                 match action {
                     PathAction::ReduceMtu => self.reductions += 1,
                     PathAction::Probe(sequence) => {
@@ -164,8 +169,42 @@ fn a_stalled_tcp_tunnel_gets_a_reduced_mtu_after_half_a_second_and_time_to_recov
 #[test]
 fn a_tcp_tunnel_that_stalls_before_its_first_answer_gets_a_reduced_mtu_too() {
     let mut mtu = PathMtu::new(Transport::Tcp, Uptime::from_secs(100));
-    let probe = mtu.next_action(None, 0, Uptime::from_secs(100));
+    let probe = mtu.next_action(None, 0, false, Uptime::from_secs(100));
     assert_eq!(probe, Some(PathAction::Probe(0)));
-    let action = mtu.next_action(None, 0, Uptime::from_secs(101));
+    let action = mtu.next_action(None, 0, false, Uptime::from_secs(101));
     assert_eq!(action, Some(PathAction::ReduceMtu));
+}
+
+#[test]
+fn a_tcp_tunnel_that_large_packets_stall_is_probed_at_once_and_gets_a_reduced_mtu() {
+    let mut path = Path::new(Transport::Tcp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    path.large_bytes += 100_000;
+    path.is_suspect = true;
+    path.run(Duration::from_millis(450), false, |_| false);
+    assert_eq!((path.probes, path.reductions), (2, 0));
+    assert!(path.mtu.may_stall(path.now));
+    path.run(Duration::from_millis(100), false, |_| false);
+    assert_eq!(path.reductions, 1);
+    path.mtu.on_full_size_reply(1, path.now);
+    assert_eq!(path.mtu.full_size(), FullSize::Fragmented);
+}
+
+#[test]
+fn a_dead_peer_of_a_tcp_tunnel_with_large_packets_is_judged_after_a_second_and_a_half() {
+    let mut path = Path::new(Transport::Tcp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    path.large_bytes += 100_000;
+    path.is_suspect = true;
+    path.run(Duration::from_millis(1_550), false, |_| false);
+    assert!(!path.mtu.may_stall(path.now));
+}
+
+#[test]
+fn a_silent_tcp_tunnel_without_large_packets_is_not_probed_for_them() {
+    let mut path = Path::new(Transport::Tcp);
+    path.run(Duration::from_secs(1), true, |_| true);
+    path.is_suspect = true;
+    path.run(Duration::from_secs(10), false, |_| false);
+    assert_eq!((path.probes, path.reductions), (1, 0));
 }
