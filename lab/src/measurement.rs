@@ -108,11 +108,17 @@ pub(crate) enum Measurement {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Rates and round trips of warren's tunnels compared with plain OpenVPN, by transport and direction.
+    /// Rates, processor time and round trips of warren's tunnels compared with plain OpenVPN, by transport, hops and direction.
     Throughput {
-        /// Pairs of runs for each figure, 1 to 5; a pair takes two seconds.
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+        /// Pairs of runs for each figure, 1 to 30; a pair takes two seconds.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=30))]
         pairs: u8,
+        /// The transports to measure.
+        #[arg(long = "transport", value_delimiter = ',', default_values = ["udp", "tcp"])]
+        transports: Vec<policies::names::Transport>,
+        /// The tunnels of the path: 1 or 2.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u8).range(1..=2))]
+        hops: Vec<u8>,
     },
     /// What passes a tunnel over paths that drop large packets, by MTU, transport, and whether ICMP passes.
     Underlay {
@@ -260,8 +266,14 @@ impl Measurement {
                 rounds,
                 seed,
             } => to_json(measure::rtt::measure(nodes, rounds, seed)?),
-            Self::Throughput { pairs } => {
-                to_json(measure::throughput::measure(usize::from(pairs))?)
+            Self::Throughput {
+                pairs,
+                transports,
+                hops,
+            } => {
+                let hops: Vec<usize> = hops.into_iter().map(usize::from).collect();
+                let pairs = usize::from(pairs);
+                to_json(measure::throughput::measure(pairs, &transports, &hops)?)
             }
             Self::Underlay { mtus } => to_json(measure::underlay::measure(&mtus)?),
             Self::Gateways { faults } => to_json(measure::gateways::measure(&faults)?),

@@ -36,12 +36,16 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Longest wait of poll(2) if the time until the next ping does not fit into its argument, in milliseconds.
 const POLL_TIMEOUT_MS: u8 = 10;
 
+/// The least time between two pings of all pairs that wait for their first reply, so that the pings of many nodes do not take the
+/// processor that the nodes need: 2,000 pings a second.
+const MIN_SPACING: Duration = Duration::from_micros(500);
+
 /// The moments at which each pair is pinged.
 #[derive(Clone, Copy, Debug)]
 pub enum PingSchedule {
     /// Pings go out at this interval until the pinger is dropped.
     Every(Duration),
-    /// Pings go out at this interval until the pair has had one reply.
+    /// Pings go out at this interval, or at a longer one if there are many pairs, until the pair has had one reply.
     UntilAnswered(Duration),
 }
 
@@ -54,6 +58,15 @@ impl PingSchedule {
     fn interval(self) -> Duration {
         match self {
             Self::Every(interval) | Self::UntilAnswered(interval) => interval,
+        }
+    }
+
+    /// The schedule for all ordered pairs of so many nodes.
+    fn for_nodes(self, nodes: u32) -> Self {
+        let pairs = nodes.saturating_mul(nodes.saturating_sub(1));
+        match self {
+            Self::Every(interval) => Self::Every(interval),
+            Self::UntilAnswered(interval) => Self::UntilAnswered(interval.max(MIN_SPACING * pairs)),
         }
     }
 }
@@ -107,6 +120,7 @@ impl Pinger {
         let (opened, openings) = channel();
         let addresses: Vec<Ipv6Addr> = hosts.iter().map(|host| host.address).collect();
         let count = u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
+        let schedule = schedule.for_nodes(count);
         let mut delay = Duration::ZERO;
         for (source, host) in hosts.iter().enumerate() {
             let records = Arc::new(Mutex::new(vec![PingRecord::default(); hosts.len()]));
@@ -370,6 +384,18 @@ mod tests {
         assert_eq!(parse_reply(&echo_request(7, 123_456)), Some((7, 123_456)));
         assert_eq!(parse_reply(&echo_request(7, 123_456)[..23]), None);
         assert_eq!(parse_reply(&[]), None);
+    }
+
+    #[test]
+    fn the_pings_of_many_nodes_are_further_apart() {
+        for (nodes, interval_ms) in [(1, 50), (11, 55), (64, 2_016)] {
+            let schedule = PingSchedule::UNTIL_ANSWERED.for_nodes(nodes);
+            assert_eq!(schedule.interval(), Duration::from_millis(interval_ms));
+        }
+        assert_eq!(
+            PingSchedule::STEADY.for_nodes(64).interval(),
+            PingSchedule::STEADY.interval()
+        );
     }
 
     #[test]

@@ -14,6 +14,9 @@ const CPU_TICKS: [usize; 2] = [14, 15];
 /// Number of the field that holds the start time, in clock ticks since boot.
 const START_TIME: usize = 22;
 
+/// Position of the count of sent packets in a line of `/proc/PID/net/dev`, after the link's name.
+const SENT_PACKETS: usize = 9;
+
 /// One `stat` file, split after the command's name.
 struct Stat {
     command: String,
@@ -119,6 +122,20 @@ pub fn private_kib(pid: u32) -> Result<u64> {
     sum_of_lines(pid, "smaps_rollup", &["Private_Clean:", "Private_Dirty:"])
 }
 
+/// Packets that this link of the process's namespace has sent so far.
+///
+/// # Errors
+/// Fails if there is no such process or link.
+pub fn sent_packets(pid: u32, link: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/net/dev");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(link)?.strip_prefix(':'));
+    let count = line.and_then(|line| line.split_whitespace().nth(SENT_PACKETS)?.parse().ok());
+    count.with_context(|| format!("{path} has no counters of {link}"))
+}
+
 /// Open file descriptors of the process.
 ///
 /// # Errors
@@ -165,6 +182,7 @@ mod tests {
         assert!(resident_kib(pid).unwrap() >= private_kib(pid).unwrap());
         assert!(descriptors(pid).unwrap() >= 3 && threads(pid).unwrap() >= 1);
         assert!(!cpu_seconds_by_thread(pid).unwrap().is_empty());
+        assert!(sent_packets(pid, "lo").is_ok() && sent_packets(pid, "none").is_err());
     }
 
     #[test]

@@ -5,13 +5,13 @@ use crate::{
     Lab, Options,
     ping_record::LOST_AFTER,
     pinger::{PingSchedule, all_pairs},
-    proc_files::peak_kib,
-    progress::{progress, seconds},
+    proc_files::{cpu_seconds, peak_kib, sent_packets},
+    progress::{progress, round, seconds},
     wait::pause,
 };
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 /// Interval of the pings of one pair while the network is watched.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,6 +43,12 @@ pub struct Convergence {
     pub fallen_out: usize,
     /// The largest amount of memory that one daemon has had, in KiB.
     pub peak_kib_max: u64,
+    /// Mean processor time that a node's daemon and its children used until the network was whole.
+    pub cpu_seconds_mean: f64,
+    /// Mean number of packets that a node sent on its uplink until the network was whole.
+    pub sent_packets_mean: u64,
+    /// Load of the machine over the last minute, when the network was whole.
+    pub load_average: f64,
     /// Time from the start of all daemons after all were stopped at once, until the last pair got its first reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_seconds: Option<f64>,
@@ -56,6 +62,9 @@ pub fn measure(options: ConvergeOptions) -> Result<Convergence> {
     let lab = Lab::build_joined(Options::with_nodes(options.nodes))?;
     let duration = lab.start_and_converge()?;
     progress(format!("whole after {:.1} s", duration.as_secs_f64()));
+    let (cpu_seconds_mean, sent_packets_mean) = effort(&lab)?;
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read the load")?;
+    let load_average = load.split(' ').next().unwrap_or_default().parse()?;
     let fallen_out = match options.watch_time.is_zero() {
         true => 0,
         false => count_fallen_out(&lab, options.watch_time)?,
@@ -75,8 +84,27 @@ pub fn measure(options: ConvergeOptions) -> Result<Convergence> {
         watched_seconds: options.watch_time.as_secs(),
         fallen_out,
         peak_kib_max: peaks.into_iter().max().unwrap_or_default(),
+        cpu_seconds_mean,
+        sent_packets_mean,
+        load_average,
         restart_seconds: restart.transpose()?.map(seconds),
     })
+}
+
+/// The mean processor time of a node so far, and the mean number of packets that it has sent on its uplink.
+fn effort(lab: &Lab) -> Result<(f64, u64)> {
+    let (mut seconds, mut packets) = (0.0, 0);
+    for node in lab.nodes() {
+        let pid = node.pid().with_context(|| node.describe("has exited"))?;
+        let children: f64 = node.children().into_keys().map(cpu_seconds).sum();
+        seconds += cpu_seconds(pid) + children;
+        packets += sent_packets(pid, "eth0")?;
+    }
+    let nodes = u32::try_from(lab.nodes().len())?.max(1);
+    Ok((
+        round(seconds / f64::from(nodes), 2),
+        packets / u64::from(nodes),
+    ))
 }
 
 /// Pings all pairs for a while, and counts those that had no answer for too long.

@@ -1,16 +1,19 @@
-//! Compares warren's tunnels with plain OpenVPN in the same namespaces: rates of one TCP connection, and round trips.
+//! Compares warren's tunnels with plain OpenVPN in the same namespaces: rates of one TCP connection, processor time, and round
+//! trips, over one hop and over two.
 //!
 //! The machine's load changes from second to second. So short runs through both tunnels alternate, and only the ratios of
-//! neighbouring runs count.
+//! neighbouring runs count. The processor time of a megabyte hardly depends on the load.
 
 use crate::{
     Lab, Options,
     bulk_transfer::{End, measure_rate},
+    proc_files::cpu_seconds,
     progress::{progress, round},
-    raw_openvpn::RawTunnel,
+    raw_openvpn::RawPath,
     wait::pause,
 };
 use anyhow::{Context, Result};
+use policies::names::Transport;
 use serde::Serialize;
 use std::{fs, time::Duration};
 
@@ -18,8 +21,6 @@ use std::{fs, time::Duration};
 const RUN: Duration = Duration::from_secs(1);
 /// Time for the new tunnel's own probes.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
-/// The transports of the tunnels.
-const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 
 /// The rates in one direction.
 #[derive(Clone, Debug, Serialize)]
@@ -28,19 +29,23 @@ pub struct Direction {
     ratio: f64,
     /// The lowest and the highest of these ratios.
     ratio_range: [f64; 2],
+    /// Median of the ratios of the processor times that the OpenVPN processes of the path needed for as many bytes.
+    cpu_ratio: f64,
     /// Median rate through warren's tunnel.
     warren_mbit_per_second: f64,
     /// Median rate through plain OpenVPN.
     plain_mbit_per_second: f64,
 }
 
-/// The comparison for one transport.
+/// The comparison for one transport and number of hops.
 #[derive(Clone, Debug, Serialize)]
-pub struct TransportThroughput {
+pub struct PathThroughput {
     transport: String,
-    /// From the node that dialled to the one that accepted.
-    dialling_to_accepting: Direction,
-    accepting_to_dialling: Direction,
+    /// Tunnels of the path. Over two, both ends have dialled the node between them.
+    hops: usize,
+    /// From the first node, which dialled, to the last one.
+    forth: Direction,
+    back: Direction,
     /// Median of the mean round trips, in milliseconds.
     warren_round_trip_ms: f64,
     plain_round_trip_ms: f64,
@@ -53,85 +58,127 @@ pub struct Throughput {
     load_average: String,
     /// Pairs of runs for each figure.
     pairs: usize,
-    transports: Vec<TransportThroughput>,
+    paths: Vec<PathThroughput>,
 }
 
-/// Measures both transports, each with this number of pairs in both directions; a pair takes two seconds.
+/// Measures both transports over one hop and over two, each with this number of pairs in both directions; a pair takes two seconds.
 ///
 /// # Errors
 /// Fails if the lab cannot be built, a tunnel does not come up, or nothing passes it.
-pub fn measure(pairs: usize) -> Result<Throughput> {
-    let transports = TRANSPORTS
-        .into_iter()
-        .map(|transport| measure_transport(transport, pairs))
-        .collect::<Result<_>>()?;
+pub fn measure(pairs: usize, transports: &[Transport], hops: &[usize]) -> Result<Throughput> {
+    let mut paths = Vec::new();
+    for transport in transports {
+        for hops in hops {
+            paths.push(measure_path(*transport, *hops, pairs)?);
+        }
+    }
     let load = fs::read_to_string("/proc/loadavg").context("cannot read the load")?;
     Ok(Throughput {
         load_average: load.split(' ').next().unwrap_or_default().to_owned(),
         pairs,
-        transports,
+        paths,
     })
 }
 
-fn measure_transport(transport: &str, pairs: usize) -> Result<TransportThroughput> {
-    let is_tcp = transport == "tcp";
-    let lab = Lab::build_joined(Options::with_nodes(2))?;
-    // The first node accepts nothing, so it dials.
-    let (dialling, accepting) = (lab.node(0)?, lab.node(1)?);
-    dialling.configure("listen", "{ udp: 0, tcp: 0 }")?;
-    let listen = if is_tcp {
-        "{ udp: 0, tcp: 1194 }"
-    } else {
-        "{ udp: 1194, tcp: 0 }"
-    };
-    accepting.configure("listen", listen)?;
+/// A path to send by, and the OpenVPN processes that carry it.
+struct Carried<'lab> {
+    ends: [End<'lab>; 2],
+    pids: Vec<u32>,
+}
+
+impl Carried<'_> {
+    /// Sends for a while, and returns the rate in Mbit/s and the processor time for as many bytes.
+    fn run(&self, is_back: bool) -> Result<(f64, f64)> {
+        let used = || self.pids.iter().copied().map(cpu_seconds).sum::<f64>();
+        let [first, last] = self.ends;
+        let (from, to) = if is_back {
+            (last, first)
+        } else {
+            (first, last)
+        };
+        let before = used();
+        let rate = measure_rate(from, to, RUN)?;
+        Ok((rate, (used() - before) / rate.max(1.0)))
+    }
+}
+
+fn measure_path(transport: Transport, hops: usize, pairs: usize) -> Result<PathThroughput> {
+    let lab = Lab::build_joined(Options::with_nodes(hops + 1))?;
+    // Only the second node accepts, so that the others dial it.
+    for node in lab.nodes() {
+        let listen = match (node.index(), transport) {
+            (1, Transport::Tcp) => "{ udp: 0, tcp: 1194 }",
+            (1, Transport::Udp) => "{ udp: 1194, tcp: 0 }",
+            _ => "{ udp: 0, tcp: 0 }",
+        };
+        node.configure("listen", listen)?;
+    }
     lab.start_and_converge()?;
-    let plain = RawTunnel::start(&lab, is_tcp)?;
+    let raw = RawPath::start(&lab, transport == Transport::Tcp)?;
     pause(SETTLING_TIME);
-    let warren_ends = [
-        (dialling.namespace(), dialling.identity()?.address),
-        (accepting.namespace(), accepting.identity()?.address),
-    ];
-    let plain_ends = [plain.end(0)?, plain.end(1)?];
-    let forth = compare(warren_ends, plain_ends, pairs)?;
-    let [warren_back, plain_back] = [warren_ends, plain_ends].map(|[from, to]| [to, from]);
-    let back = compare(warren_back, plain_back, pairs)?;
+    let (first, last) = (lab.node(0)?, lab.node(hops)?);
+    let plain = Carried {
+        ends: raw.ends()?,
+        pids: raw.pids(),
+    };
+    let processes = lab.nodes().iter().flat_map(|node| node.children());
+    let warren = Carried {
+        ends: [
+            (first.namespace(), first.identity()?.address),
+            (last.namespace(), last.identity()?.address),
+        ],
+        pids: processes
+            .filter(|(_, line)| line.contains("openvpn"))
+            .map(|(pid, _)| pid)
+            .collect(),
+    };
+    let forth = compare(&warren, &plain, pairs, false)?;
+    let back = compare(&warren, &plain, pairs, true)?;
     let mut round_trips = [Vec::new(), Vec::new()];
     for _ in 0..pairs {
-        for (ends, found) in [warren_ends, plain_ends].iter().zip(&mut round_trips) {
-            let [_, (_, target)] = ends;
+        for (path, found) in [&warren, &plain].iter().zip(&mut round_trips) {
+            let [_, (_, target)] = path.ends;
             found.push(mean_round_trip_ms(&lab, &target.to_string())?);
         }
     }
     let [warren_round_trip_ms, plain_round_trip_ms] =
         round_trips.map(|found| round(median(found), 3));
-    drop(plain);
+    drop(raw);
     lab.stop_nodes();
-    Ok(TransportThroughput {
-        transport: transport.to_owned(),
-        dialling_to_accepting: forth,
-        accepting_to_dialling: back,
+    Ok(PathThroughput {
+        transport: transport.to_string(),
+        hops,
+        forth,
+        back,
         warren_round_trip_ms,
         plain_round_trip_ms,
     })
 }
 
-/// Alternates runs through both tunnels; each second pair begins with the other tunnel.
-fn compare(warren: [End<'_>; 2], plain: [End<'_>; 2], pairs: usize) -> Result<Direction> {
-    let run = |[from, to]: [End<'_>; 2]| measure_rate(from, to, RUN);
-    let (mut ratios, mut warren_rates, mut plain_rates) = (Vec::new(), Vec::new(), Vec::new());
+/// Alternates runs through both paths; each second pair begins with the other one.
+fn compare(
+    warren: &Carried<'_>,
+    plain: &Carried<'_>,
+    pairs: usize,
+    is_back: bool,
+) -> Result<Direction> {
+    let (mut ratios, mut cpu_ratios) = (Vec::new(), Vec::new());
+    let (mut warren_rates, mut plain_rates) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
-        let (warren_rate, plain_rate) = if pair % 2 == 0 {
-            let warren_rate = run(warren)?;
-            (warren_rate, run(plain)?)
+        let (of_warren, of_plain) = if pair % 2 == 0 {
+            let of_warren = warren.run(is_back)?;
+            (of_warren, plain.run(is_back)?)
         } else {
-            let plain_rate = run(plain)?;
-            (run(warren)?, plain_rate)
+            let of_plain = plain.run(is_back)?;
+            (warren.run(is_back)?, of_plain)
         };
+        let ((warren_rate, warren_cpu), (plain_rate, plain_cpu)) = (of_warren, of_plain);
+        let cpu_ratio = warren_cpu / plain_cpu.max(f64::EPSILON);
         progress(format!(
-            "warren {warren_rate:.0}, plain {plain_rate:.0} Mbit/s"
+            "warren {warren_rate:.0}, plain {plain_rate:.0} Mbit/s; processor time {cpu_ratio:.2}"
         ));
         ratios.push(warren_rate / plain_rate.max(1.0));
+        cpu_ratios.push(cpu_ratio);
         warren_rates.push(warren_rate);
         plain_rates.push(plain_rate);
     }
@@ -140,6 +187,7 @@ fn compare(warren: [End<'_>; 2], plain: [End<'_>; 2], pairs: usize) -> Result<Di
     Ok(Direction {
         ratio: round(median(ratios), 2),
         ratio_range: [round(lowest, 2), round(highest, 2)],
+        cpu_ratio: round(median(cpu_ratios), 2),
         warren_mbit_per_second: round(median(warren_rates), 0),
         plain_mbit_per_second: round(median(plain_rates), 0),
     })
