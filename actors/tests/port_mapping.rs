@@ -153,6 +153,7 @@ fn keeper(folder: &Path, me: u32) -> Keeper<DefaultGateway> {
         me: Prefix::new(me, 16).unwrap(),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
         wanted: vec![(Transport::Udp, 1194), (Transport::Tcp, 1194)],
+        further: Vec::new(),
         private: PrivateEndpoints::default(),
         random: os::randomness::Randomness::from_seed(1),
     };

@@ -256,6 +256,7 @@ fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {
         me: environment.identity.me,
         network: environment.identity.network,
         wanted: environment.host.servers.clone(),
+        further: environment.host.further(),
         private: environment.private.clone(),
         random: environment.store.random.clone(),
     }

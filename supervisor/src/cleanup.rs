@@ -119,6 +119,7 @@ async fn release_mappings(paths: &Paths) -> (usize, Option<String>) {
         me: identity.me,
         network: identity.network,
         wanted: Vec::new(),
+        further: Vec::new(),
         private: PrivateEndpoints::default(),
         random: Randomness::from_system(),
     };

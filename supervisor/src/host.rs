@@ -73,9 +73,15 @@ impl Host {
 
     /// Returns all ports at which the node accepts tunnels: of each server, then those that lead to one as well.
     pub fn ports(&self) -> Vec<(Transport, u16)> {
-        let further = self.further_ports.redirects.iter();
-        let further = further.map(|redirect| (redirect.transport, redirect.from));
-        self.servers.iter().copied().chain(further).collect()
+        self.servers.iter().copied().chain(self.further()).collect()
+    }
+
+    /// Returns the ports that lead to a server beside its own.
+    pub fn further(&self) -> Vec<(Transport, u16)> {
+        let redirects = self.further_ports.redirects.iter();
+        redirects
+            .map(|redirect| (redirect.transport, redirect.from))
+            .collect()
     }
 
     /// Returns all slots that the node may create, sorted.

@@ -4,6 +4,7 @@
 //! It is written to the ledger before it is requested, so that after a crash the next run can remove it.
 
 mod errors;
+mod further;
 mod removal;
 mod requests;
 
@@ -45,6 +46,9 @@ pub struct LeaseSettings {
     pub network: Network,
     /// The ports of this host that should be reachable.
     pub wanted: Vec<(Transport, u16)>,
+    /// Further ports that lead to the same servers. Each is mapped to its own number on the gateway only, since its use is that
+    /// number.
+    pub further: Vec<(Transport, u16)>,
     /// Whether a private external address is accepted, as in a laboratory or a campus network.
     pub private: PrivateEndpoints,
     /// The source of random ports.
@@ -107,6 +111,12 @@ impl Granted {
         age < self.until.since(self.at) / 2
     }
 
+    /// Whether the lease goes on although it was not renewed: the gateway still shows it.
+    fn is_left(&self, shown: Option<&Lookup>, now: Uptime) -> bool {
+        let leads_here = |entry: &Entry| entry.leads_to(self.mapping.internal);
+        self.until > now && matches!(shown, Some(Lookup::Taken(entry)) if leads_here(entry))
+    }
+
     fn lease(&self) -> Lease {
         Lease {
             transport: self.mapping.transport,
@@ -132,6 +142,8 @@ struct Mappings {
     kept_leftovers: Option<(Uptime, Vec<Mapping>)>,
     /// Since when mappings to another address of this host are known, which PCP and NAT-PMP cannot remove.
     to_other_addresses: BTreeMap<Mapping, Uptime>,
+    /// When the gateway last refused to map a further port.
+    refused_further: BTreeMap<(Transport, u16), Uptime>,
 }
 
 /// Keeps the leases of one node. It outlives the actor that schedules the rounds.
@@ -200,6 +212,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             }
         }
         if state.gateway.is_none() {
+            state.mappings.refused_further.clear();
             let found = self.search_gateway(state, now).await;
             if state.gateway.is_some() {
                 failures.clear();
@@ -265,10 +278,12 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             granted.mapping.protocol == protocol && *granted.mapping.internal.ip() == local
         });
         let recorded = self.ledger.read().await?;
-        let shown = self.look_up_candidates(mappings, gateway, &recorded).await;
+        let shown = self
+            .look_up_candidates(mappings, gateway, &recorded, now)
+            .await;
         let shown_of = |granted: &Granted| shown.get(&granted.external_port_key());
         let mut failure = None;
-        for (transport, port) in self.settings.wanted.iter().copied() {
+        for (transport, port, is_further) in self.due_ports(mappings, now) {
             let internal = SocketAddrV4::new(local, port);
             let index = mappings.granted.iter().position(|granted| {
                 (granted.mapping.transport, granted.mapping.internal) == (transport, internal)
@@ -287,6 +302,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             let request = requests::Request {
                 transport,
                 internal,
+                is_further,
                 protocol,
                 address,
                 shown: &shown,
@@ -297,15 +313,15 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                     ..granted
                 }),
                 Err(error) => {
-                    failure = Some(error);
                     // A renewal that fails does not end the lease.
-                    let is_left = |granted: &Granted| {
-                        let seen = shown_of(granted);
-                        let leads_here = |entry: &Entry| entry.leads_to(internal);
-                        granted.until > now
-                            && matches!(seen, Some(Lookup::Taken(entry)) if leads_here(entry))
-                    };
+                    let seen = current.as_ref().and_then(shown_of);
+                    let is_left = |granted: &Granted| granted.is_left(seen, now);
                     mappings.granted.extend(current.filter(is_left));
+                    if is_further {
+                        mappings.refuse_further((transport, port), &error, now);
+                    } else {
+                        failure = Some(error);
+                    }
                 }
             }
         }
@@ -321,6 +337,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
         mappings: &Mappings,
         gateway: &F::Gateway,
         recorded: &[Mapping],
+        now: Uptime,
     ) -> BTreeMap<(Transport, u16), Lookup> {
         let local = gateway.local_address();
         let mut ports: Vec<_> = mappings
@@ -328,7 +345,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
             .iter()
             .map(Granted::external_port_key)
             .collect();
-        for (transport, port) in self.settings.wanted.iter().copied() {
+        for (transport, port, _) in self.due_ports(mappings, now) {
             let internal = SocketAddrV4::new(local, port);
             let is_granted = |granted: &Granted| {
                 (granted.mapping.transport, granted.mapping.internal) == (transport, internal)

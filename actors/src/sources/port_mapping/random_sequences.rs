@@ -42,6 +42,7 @@ impl Daemon {
             me: Prefix::new(7, 16).unwrap(),
             network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
             wanted: wanted.to_vec(),
+            further: Vec::new(),
             private: PrivateEndpoints::default(),
             random: world.borrow().random.clone(),
         };

@@ -1,4 +1,5 @@
-//! Requests one mapping: at the port that it had, at the port's own number, then at random ports.
+//! Requests one mapping: at the port that it had, at the port's own number, then at random ports; a further port of a server at its
+//! own number only.
 
 use super::{
     super::{
@@ -28,6 +29,8 @@ pub(super) struct Request<'a> {
     pub(super) transport: Transport,
     /// The address and port on this host.
     pub(super) internal: SocketAddrV4,
+    /// Whether only its own number is of use.
+    pub(super) is_further: bool,
     /// The protocol of the gateway.
     pub(super) protocol: Protocol,
     /// The external address, unless it comes with the mapping.
@@ -73,12 +76,14 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
     ) -> Result<Granted, LeaseError> {
         let (transport, internal) = (request.transport, request.internal);
         let recorded = self.ledger.read().await?;
-        let known = recorded_port(&recorded, transport, internal);
+        let known = recorded_port(&recorded, transport, internal)
+            .filter(|port| !request.is_further || *port == internal.port());
         let own = Some(internal.port()).filter(|port| known != Some(*port));
         let random = std::iter::repeat_with(|| self.settings.random.port(DYNAMIC_PORTS));
         let ports = known.into_iter().chain(own).chain(random);
+        let max_attempts = if request.is_further { 1 } else { MAX_ATTEMPTS };
         let mut last = GatewayError::PortInUse;
-        for external_port in ports.take(MAX_ATTEMPTS) {
+        for external_port in ports.take(max_attempts) {
             let mapping = Mapping {
                 external_port,
                 internal,
@@ -100,6 +105,12 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
                 .request_at_port(gateway, mapping, request.address, now)
                 .await
             {
+                // The next removal of leftovers removes it.
+                Ok(granted)
+                    if request.is_further && granted.mapping.external_port != external_port =>
+                {
+                    last = GatewayError::PortInUse;
+                }
                 Ok(granted) => return Ok(granted),
                 Err(Failure::ThisPort(error)) => last = error,
                 Err(Failure::AnyPort(error)) => return Err(error),

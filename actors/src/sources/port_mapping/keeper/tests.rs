@@ -2,6 +2,7 @@
 
 mod fake_gateway;
 mod fixture;
+mod further;
 mod removal;
 
 use super::{super::ledger, requests::DYNAMIC_PORTS, *};

@@ -7,7 +7,7 @@ use super::{
 use std::{cell::RefCell, rc::Rc};
 
 /// The address of the gateway on the internet.
-const EXTERNAL: &str = "45.67.0.1";
+pub(super) const EXTERNAL: &str = "45.67.0.1";
 
 pub(super) fn row(external_port: u16, client: &str, internal_port: u16, description: &str) -> Row {
     let entry = Entry {
@@ -63,6 +63,7 @@ pub(super) fn fixture_of(protocols: &[Protocol], table: Vec<Row>, faults: Faults
         me: Prefix::new(7, 16).unwrap(),
         network: Network::new("2001:db8:42::/48".parse().unwrap()).unwrap(),
         wanted: vec![(Transport::Udp, 1194)],
+        further: Vec::new(),
         private: PrivateEndpoints::default(),
         random: Randomness::from_seed(1),
     };
