@@ -129,7 +129,7 @@ fn has(value: &Value, path: &[Step]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::load;
+    use crate::{ConfigError, load};
     use std::{fs, path::Path};
 
     /// Writes these files below a folder, and returns what loading `w.yaml` there leads to, without the folder's name.
