@@ -129,7 +129,7 @@ fn has(value: &Value, path: &[Step]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::load;
+    use crate::{ConfigError, load};
     use std::{fs, path::Path};
 
     /// Writes these files below a folder, and returns what loading `w.yaml` there leads to, without the folder's name.
@@ -215,5 +215,24 @@ mod tests {
         let message = load(&file).unwrap_err().to_string();
         assert!(message.ends_with("w.d/a.yaml: cannot read the configuration"));
         assert!(load(Path::new("/nonexistent/w.yaml")).is_err());
+    }
+
+    #[test]
+    fn a_named_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.yaml");
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = load(&file).unwrap_err();
+        assert!(matches!(&error, ConfigError::NotAFile { .. }), "{error}");
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "registry: https://a:1\n").unwrap();
+        fs::create_dir(folder.path().join("w.d")).unwrap();
+        let drop_in = folder.path().join("w.d/a.yaml");
+        nix::unistd::mkfifo(&drop_in, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = load(&file).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::NotAFile { file } if *file == drop_in),
+            "{error}"
+        );
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A node believes only an answer to one of its own last two nonces. So a recorded message proves nothing later, and no clock is
-//! compared. Searches are answered at a limited rate, so that they cannot be used to flood the link, and each is answered once, so
+//! compared. That holds for the node's own prefix, too: it answers an unknown search that has it, and only a copy of the node answers back. Searches are answered at a limited rate, so that they cannot be used to flood the link, and each is answered once, so
 //! that a recorded one does not use up that rate.
 
 mod intake;
@@ -108,7 +108,7 @@ pub enum Verdict {
     Stale,
     /// This node sent it itself, on another link into the same LAN.
     Own,
-    /// Another host sent it that has this node's prefix.
+    /// Another host answered that has this node's prefix.
     OwnPrefix,
     /// Too many messages are answered, or too many nodes are known.
     Limited,
@@ -270,12 +270,10 @@ impl LanDiscovery {
         if self.nonces.contains(&message.nonce) {
             return (Verdict::Own, None);
         }
-        if sender == self.me {
-            return (Verdict::OwnPrefix, None);
-        }
         let verdict = match message.answers {
             None => Verdict::Searched,
             Some(nonce) if !self.nonces.contains(&nonce) => return (Verdict::Stale, None),
+            Some(_) if sender == self.me => Verdict::OwnPrefix,
             Some(_) => {
                 let key = (sender, arrival.link);
                 if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&key) {

@@ -5,10 +5,12 @@
 //! address. No node accepts a range that is no node's, so a neighbour that announces one lies, too.
 //! A router id that does not belong to the range shows that some node lies. An honest neighbour may have forwarded it before its
 //! own checks closed the liar's tunnel. So the tunnel is closed the later, the higher the announced metric is: the node beside
-//! the liar closes first, and its neighbours see the route go.
+//! the liar closes first, and its neighbours see the route go. babeld does not always retract a route to each neighbour (split horizon), so an
+//! entry that it does not use shows nothing: only packets do, and those count together that follow each other within three seconds.
 //! What a neighbour forwards under the right router id cannot be checked (docs/decisions/0007-signed-origins.md).
 
 mod crowds;
+mod tolerance;
 
 use crate::{
     names::{Prefix, Slot},
@@ -17,35 +19,10 @@ use crate::{
 };
 use crowds::crowded_slots;
 use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
+use tolerance::{Watched, tolerated_time};
 
 /// Time after a tunnel came up in which babeld may still know the neighbour that had the slot before.
 const SLOT_CHANGE_TIME: Duration = Duration::from_secs(3);
-/// Time after a packet in which a reading of the tables may not contain its routes yet.
-const PACKET_TIME: Duration = Duration::from_secs(1);
-/// Time for which a forwarded lie is tolerated.
-struct Tolerance {
-    /// The time if the announced metric is below [`HOP_METRIC`].
-    base: Duration,
-    /// Additional time for each [`HOP_METRIC`] of the announced metric: in it the node before reads its table, closes the tunnel, and
-    /// its babeld retracts the route.
-    per_hop: Duration,
-}
-
-/// The tolerance for a false router id. The tables are read four times a second meanwhile, and a retraction takes up to
-/// half a second from one babeld to the next.
-const ROUTER_ID_TOLERANCE: Tolerance = Tolerance {
-    base: Duration::from_millis(500),
-    per_hop: Duration::from_millis(1_750),
-};
-/// The tolerance for too many nodes, whose routes are many packets.
-const CROWD_TOLERANCE: Tolerance = Tolerance {
-    base: Duration::from_secs(4),
-    per_hop: Duration::from_secs(6),
-};
-/// The least metric that a hop through a tunnel adds (babeld's cost of a tunnel).
-const HOP_METRIC: u16 = 96;
-/// The highest number of hops for which time is added.
-const MAX_HOPS: u32 = 20;
 /// Time for which a suspect is not dialled and not admitted; it doubles with each further suspicion.
 const FIRST_BAN: Duration = Duration::from_secs(600);
 /// The longest time for which a suspect is not dialled and not admitted.
@@ -106,6 +83,8 @@ pub struct OriginClaim {
     pub refmetric: u16,
     /// The node that the router id names; `None` if it names none.
     pub originator: Option<Prefix>,
+    /// Whether babeld uses the route; a packet does not show that.
+    pub is_used: bool,
 }
 
 /// A range that a neighbour announces, and that is neither a node's nor the default route.
@@ -190,8 +169,8 @@ pub struct Members {
 /// The routes that are watched, and the neighbours that lied.
 #[derive(Clone, Debug, Default)]
 pub struct RouteChecks {
-    /// Since when each neighbour has announced something that it may have forwarded.
-    watched: BTreeMap<(Slot, Prefix, SuspicionKind), Uptime>,
+    /// What neighbours announce that they may have forwarded.
+    watched: BTreeMap<(Slot, Prefix, SuspicionKind), Watched>,
     bans: BTreeMap<Prefix, Ban>,
 }
 
@@ -217,12 +196,10 @@ impl RouteChecks {
             .map(|(slot, node, metric)| (slot, node, SuspicionKind::TooManyNodes, metric));
         let lies = claims.iter().filter_map(|claim| {
             let tunnel = tunnels.get(&claim.slot)?;
-            Some((
-                claim.slot,
-                claim.node,
-                kind_of(claim, tunnel)?,
-                claim.refmetric,
-            ))
+            let kind = kind_of(claim, tunnel)?;
+            // babeld keeps entries that it does not use for minutes after the neighbour has lost the route.
+            let is_evidence = claim.is_used || kind != SuspicionKind::RouterId;
+            is_evidence.then_some((claim.slot, claim.node, kind, claim.refmetric))
         });
         for (slot, node, kind, metric) in lies.chain(crowds) {
             let Some(tunnel) = tunnels.get(&slot).filter(|tunnel| carries_routes(tunnel)) else {
@@ -233,8 +210,12 @@ impl RouteChecks {
             if is_new && !is_settled(tunnel, now) {
                 continue;
             }
-            let since = *self.watched.get(&key).unwrap_or(&now);
-            watched.insert(key, since);
+            let entry = self.watched.get(&key).copied().unwrap_or(Watched {
+                since: now,
+                packet_at: None,
+            });
+            let since = entry.since;
+            watched.insert(key, entry);
             let is_current = kind != SuspicionKind::TooManyNodes
                 || members.is_some_and(|members| members.at >= since);
             let tolerated = tolerated_time(kind, metric);
@@ -260,8 +241,8 @@ impl RouteChecks {
             }
         }
         let recent = std::mem::replace(&mut self.watched, watched).into_iter();
-        for (key, since) in recent.filter(|(_, since)| now.since(*since) < PACKET_TIME) {
-            self.watched.entry(key).or_insert(since);
+        for (key, entry) in recent.filter(|((.., kind), entry)| entry.is_recent(*kind, now)) {
+            self.watched.entry(key).or_insert(entry);
         }
         found
             .values()
@@ -308,11 +289,14 @@ impl RouteChecks {
             return Some(soonest);
         }
         let key = (soonest.slot, soonest.peer, soonest.kind);
-        let Some(since) = self.watched.get(&key) else {
-            self.watched.insert(key, now);
+        let packet_at = Some(now);
+        let Some(entry) = self.watched.get_mut(&key) else {
+            let since = now;
+            self.watched.insert(key, Watched { since, packet_at });
             return Some(soonest);
         };
-        if now.since(*since) < soonest.closes_in {
+        entry.packet_at = packet_at;
+        if now.since(entry.since) < soonest.closes_in {
             return None;
         }
         self.ban(soonest.peer, now);
@@ -364,20 +348,6 @@ fn carries_routes(tunnel: &TunnelReading) -> bool {
     matches!(tunnel.phase, Phase::Up | Phase::Draining { .. })
 }
 
-/// The time for which a lie is tolerated that may be another node's.
-fn tolerated_time(kind: SuspicionKind, refmetric: u16) -> Duration {
-    let hops = u32::from(refmetric / HOP_METRIC).min(MAX_HOPS);
-    let tolerance = match kind {
-        SuspicionKind::Origin | SuspicionKind::Address | SuspicionKind::Range => {
-            return Duration::ZERO;
-        }
-        SuspicionKind::RouterId if refmetric == 0 => return Duration::ZERO,
-        SuspicionKind::RouterId => ROUTER_ID_TOLERANCE,
-        SuspicionKind::TooManyNodes => CROWD_TOLERANCE,
-    };
-    tolerance.base + tolerance.per_hop * hops
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +368,7 @@ mod tests {
             via: Some(node(via)),
             refmetric,
             originator: Some(node(originator)),
+            is_used: true,
         }
     }
 
@@ -587,6 +558,41 @@ mod tests {
             .unwrap();
         assert_eq!(found.closes_in, Duration::ZERO);
         assert!(checks.is_banned(node(PEER), at(60_100)));
+    }
+
+    /// A neighbour forwards lies of others in several short spans. babeld keeps the entry for longer; `is_used` decides whether it uses it. The
+    /// neighbour is closed only if it never lost the route.
+    #[track_caller]
+    fn check_spans(is_used: bool, expected: bool) {
+        let (mut checks, tunnels) = (RouteChecks::default(), tunnels(1, Phase::Up));
+        let lie = [OriginClaim {
+            is_used,
+            ..claim(VICTIM, PEER, 400, 5)
+        }];
+        for millis in (0..60_000).step_by(250) {
+            let now = Uptime::from_secs(10) + Duration::from_millis(millis);
+            if millis % 15_000 < 2_500 {
+                checks.check_packet(&lie, None, &tunnels, now);
+            }
+            checks.check(&lie, &BabelTable::default(), &tunnels, None, now);
+        }
+        let end = Uptime::from_secs(70);
+        assert_eq!(checks.is_banned(node(PEER), end), expected);
+    }
+
+    #[test]
+    fn a_neighbour_that_forwarded_several_lies_of_others_for_a_short_while_keeps_its_tunnel() {
+        check_spans(false, false);
+        check_spans(true, true);
+    }
+
+    #[test]
+    fn a_false_router_id_is_closed_although_babeld_uses_another_route() {
+        let unused = OriginClaim {
+            is_used: false,
+            ..claim(VICTIM, PEER, 200, 5)
+        };
+        check(unused, Some((SuspicionKind::RouterId, 4_000)));
     }
 
     #[test]

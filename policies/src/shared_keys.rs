@@ -15,6 +15,8 @@ const MIN_RETURNS: u32 = 3;
 const SPAN: Duration = Duration::from_secs(120);
 /// Time after the last sign of a second machine for which it is rejected.
 const MEMORY: Duration = Duration::from_secs(600);
+/// Minimum interval between two reports about rejected machines of one node.
+const REPORT_INTERVAL: Duration = Duration::from_secs(600);
 /// Maximum number of nodes that are remembered.
 const MAX_NODES: usize = 1024;
 
@@ -27,6 +29,8 @@ pub enum Admission {
     Rejected {
         /// The address of the machine that came first.
         first: IpAddr,
+        /// The number of rejections since the last report, with this one; `None` if that was a short while ago.
+        to_report: Option<u32>,
     },
 }
 
@@ -47,6 +51,23 @@ struct Places {
     returns: u32,
     /// When the address last changed.
     changed_at: Uptime,
+    /// When rejections were last reported.
+    reported_at: Option<Uptime>,
+    /// Rejections since then.
+    unreported: u32,
+}
+
+impl Places {
+    /// Counts a rejection; returns how many are to be reported now.
+    fn count_rejection(&mut self, now: Uptime) -> Option<u32> {
+        self.unreported = self.unreported.saturating_add(1);
+        let is_early = |reported_at| now.since(reported_at) < REPORT_INTERVAL;
+        if self.reported_at.is_some_and(is_early) {
+            return None;
+        }
+        self.reported_at = Some(now);
+        Some(std::mem::take(&mut self.unreported))
+    }
 }
 
 /// The nodes whose tunnels were accepted lately, and from where.
@@ -71,6 +92,8 @@ impl SharedKeys {
                     last: from,
                     returns: 0,
                     changed_at: now,
+                    reported_at: None,
+                    unreported: 0,
                 };
                 self.0.insert(node, places);
             }
@@ -92,7 +115,8 @@ impl SharedKeys {
         if is_shared && from != first && present.is_some_and(is_first) {
             // The tunnel of the first machine stays.
             places.last = first;
-            return Admission::Rejected { first };
+            let to_report = places.count_rejection(now);
+            return Admission::Rejected { first, to_report };
         }
         Admission::Admitted
     }
@@ -120,6 +144,26 @@ mod tests {
         };
         let seen: Vec<_> = clients.iter().map(decide).collect();
         assert_eq!(seen, admitted, "{clients:?}");
+    }
+
+    #[test]
+    fn rejections_are_reported_once_in_ten_minutes_and_counted() {
+        let mut places = Places {
+            first: [192, 0, 2, 1].into(),
+            last: [192, 0, 2, 2].into(),
+            returns: MIN_RETURNS,
+            changed_at: Uptime::default(),
+            reported_at: None,
+            unreported: 0,
+        };
+        let reports = (0..2_000_u64).step_by(10).filter_map(|second| {
+            let count = places.count_rejection(Uptime::from_secs(second));
+            count.map(|count| (second, count))
+        });
+        assert_eq!(
+            reports.collect::<Vec<_>>(),
+            [(0, 1), (600, 60), (1200, 60), (1800, 60)]
+        );
     }
 
     #[test]
@@ -168,7 +212,10 @@ mod tests {
             let returned = admit(1, Some((2, true)), second + 5);
             assert_eq!(returned, Admission::Admitted);
         }
-        let rejected = Admission::Rejected { first: address(1) };
+        let rejected = Admission::Rejected {
+            first: address(1),
+            to_report: Some(1),
+        };
         assert_eq!(admit(2, Some((1, true)), 25), rejected);
         assert_eq!(admit(2, Some((1, false)), 30), Admission::Admitted);
         assert_eq!(admit(2, None, 35), Admission::Admitted);

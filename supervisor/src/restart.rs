@@ -9,8 +9,9 @@ use crate::graph::Graph;
 use nix::fcntl::Flock;
 use os::{
     clock::Clock,
-    process::{ChildInput, Supervised, reexec::Invocation},
+    process::{ChildInput, Supervised, WRITE_TIMEOUT, reexec::Invocation},
 };
+use policies::units::Uptime;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -19,16 +20,25 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
-use wire::handed_state::{HandedProcess, HandedState, MAX_BYTES, VERSION, to_millis};
+use wire::{
+    control::MAX_RESTART_WAIT,
+    handed_state::{HandedProcess, HandedState, MAX_BYTES, VERSION, to_millis},
+};
 
 /// Interval at which it is checked whether a step is complete.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum time until no tunnel opens, drains or closes: a dial has 10 s, and a drain 20 s and the exit of the process.
+/// Maximum time until no tunnel opens, drains or closes, in all attempts together: a dial has 10 s, and a drain 20 s and the exit of the
+/// process.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum time until all that was read from the children is handled.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of attempts to stop reading between two messages of OpenVPN.
-const MAX_RELEASES: usize = 5;
+const MAX_RELEASES: u64 = 5;
+const _: () = assert!(
+    SETTLE_TIMEOUT.as_secs() + MAX_RELEASES * (RELEASE_TIMEOUT.as_secs() + WRITE_TIMEOUT.as_secs())
+        < MAX_RESTART_WAIT.as_secs(),
+    "the command must wait longer than all attempts take"
+);
 
 /// What a restart in place needs of the running daemon.
 pub(crate) struct Restart<'a> {
@@ -100,8 +110,9 @@ impl Restart<'_> {
         report_restart: impl FnOnce(),
         is_interrupted: &mut impl FnMut() -> bool,
     ) -> Result<Infallible, NotRestarted> {
+        let started = self.clock.now();
         for _ in 0..MAX_RELEASES {
-            self.wait_until_settled(is_interrupted).await?;
+            self.wait_until_settled(started, is_interrupted).await?;
             *inputs = self.release().await?;
             if is_interrupted() {
                 return Err(NotRestarted::Interrupted);
@@ -119,9 +130,9 @@ impl Restart<'_> {
     /// Waits until all processes are ready, no tunnel opens, drains or closes, and no change of a link is under way.
     async fn wait_until_settled(
         &self,
+        started: Uptime,
         is_interrupted: &mut impl FnMut() -> bool,
     ) -> Result<(), NotRestarted> {
-        let started = self.clock.now();
         while let Some(obstacle) = self.obstacle() {
             if is_interrupted() {
                 return Err(NotRestarted::Interrupted);

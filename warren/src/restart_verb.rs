@@ -10,12 +10,10 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use wire::control::{RESTART_PATH, STATUS_PATH, StatusDocument};
+use wire::control::{MAX_RESTART_WAIT, RESTART_PATH, STATUS_PATH, StatusDocument};
 
 /// The HTTP status of a daemon that was not restarted.
 const NOT_RESTARTED: u16 = 409;
-/// Longest wait until the daemon restarts. It waits itself for tunnels that open or close.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the restarted daemon.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval between two questions whether the daemon runs again.
@@ -57,7 +55,7 @@ pub fn restart(args: &RestartArgs) -> ExitCode {
         Ok(status) => status,
         Err(error) => return fail(&error, error.exit_code()),
     };
-    match control_client::post_within(&socket, RESTART_PATH, REQUEST_TIMEOUT) {
+    match control_client::post_within(&socket, RESTART_PATH, MAX_RESTART_WAIT) {
         // The connection ends with the program that runs.
         Ok(_) | Err(ControlError::Failed { .. }) => {}
         Err(ControlError::Rejected { status, title }) if status == NOT_RESTARTED => {

@@ -256,6 +256,7 @@ impl Decoder {
             via,
             refmetric,
             originator: node_of_router_id_text(id),
+            is_used: installed,
         };
         let Some(neighbour) = via else {
             return Some(match destination {
@@ -554,6 +555,7 @@ mod tests {
     fn a_route_under_another_nodes_router_id_is_forged() {
         let lie = ROUTE.replace("00:00:09", "00:00:05");
         let retracted = lie.replace("metric 192", "metric 65535");
+        let unused = dump(&[&lie.replace("installed yes", "installed no")]);
         let dump = dump(&[ROUTE, &lie, &retracted]);
         assert_eq!(dump.table.routes.len(), 3);
         let claim = OriginClaim {
@@ -562,8 +564,10 @@ mod tests {
             via: Some(node(8)),
             refmetric: 96,
             originator: Some(node(5)),
+            is_used: true,
         };
         assert_eq!(dump.claims, [claim]);
+        assert!(!unused.claims[0].is_used);
     }
 
     #[test]

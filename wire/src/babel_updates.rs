@@ -157,6 +157,7 @@ pub fn claims(
             via: node_of_link_local(from),
             refmetric: announced.metric,
             originator: announced.router_id.and_then(node_of_router_id),
+            is_used: false,
         })
     };
     announced

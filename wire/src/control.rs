@@ -52,6 +52,8 @@ pub const RELOAD_PATH: &str = "/v1/reload";
 /// The path to which a `POST` restarts the daemon in place. There is no answer if that succeeds, since the connection
 /// ends with the program.
 pub const RESTART_PATH: &str = "/v1/restart";
+/// Maximum time until the daemon has restarted or has refused to.
+pub const MAX_RESTART_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How many past decisions are kept for `warren why`.
 pub const DECISIONS_KEPT: usize = 256;

@@ -23,7 +23,10 @@ use os::{
     kernel::{Diversion, HostComparison, Kernel, KernelError, UplinkAddress},
     udp_ports,
 };
-use policies::{forwarding::ForwardingProbes, names::Prefix, observation::INFINITY, units::Uptime};
+use policies::{
+    forwarding::ForwardingProbes, ipv4_overlap::Ipv4Overlap, names::Prefix, observation::INFINITY,
+    units::Uptime,
+};
 use std::{
     collections::{BTreeSet, VecDeque},
     net::Ipv6Addr,
@@ -64,8 +67,8 @@ struct Found {
     uplinks: Option<BTreeSet<UplinkAddress>>,
     /// Whether the host forwards packets for others; `None` if that is not known.
     forwards: Option<bool>,
-    /// What the network's IPv4 range overlaps on this host.
-    ipv4_overlap: Option<String>,
+    /// What the network's IPv4 range overlaps on this host; the outer option is `None` if that could not be read.
+    ipv4_overlap: Option<Option<String>>,
 }
 
 /// The dependencies of the host reconciler.
@@ -110,6 +113,8 @@ pub struct HostReconciler {
     forwarding: ForwardingProbes,
     /// The network's IPv4 range at babeld's last reading.
     compared_range: Option<Ipv4Net>,
+    /// The range that was last compared with the host's networks, and what overlaps it.
+    overlap: (Option<Ipv4Net>, Ipv4Overlap),
     /// The addresses of nodes to which babeld has installed a route through a tunnel, [`LOOKED_UP`] at most.
     reachable: Vec<Ipv6Addr>,
     /// Where packets to [`Self::reachable`] left at the last comparison.
@@ -134,6 +139,7 @@ impl HostReconciler {
             confirmation: None,
             forwarding: ForwardingProbes::default(),
             compared_range: None,
+            overlap: (None, Ipv4Overlap::default()),
             reachable: Vec::new(),
             diversion: None,
             uplinks: None,
@@ -183,7 +189,7 @@ impl HostReconciler {
                 None => Ok(None),
             };
             Found {
-                ipv4_overlap: logged(overlap, "compare the IPv4 range").flatten(),
+                ipv4_overlap: logged(overlap, "compare the IPv4 range"),
                 forwards: logged(forwards, "find out whether this host forwards packets").flatten(),
                 comparison,
                 diversion: logged(diversion, "look a route up").flatten(),

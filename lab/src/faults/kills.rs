@@ -13,10 +13,6 @@ use crate::{
     wait::{pause, wait_until},
 };
 use anyhow::{Context, Result};
-use nix::{
-    sys::signal::{Signal, kill as kill_process},
-    unistd::Pid,
-};
 use std::{
     fs,
     path::Path,
@@ -41,8 +37,6 @@ const CHILDREN: [(&str, &str, &str); 2] = [
 const RECOVERY_TIME: Duration = Duration::from_secs(10);
 /// Promised longest gap of a pair then.
 const MAX_GAP: Duration = Duration::from_secs(5);
-/// Time for which a daemon is stopped.
-const FREEZE_SPAN: Duration = Duration::from_secs(30);
 /// Number of kills of each daemon.
 const KILLS_PER_VICTIM: usize = 50;
 /// The longest time from a start to the kill; it covers the start, the first dials, and a node at work.
@@ -63,7 +57,6 @@ pub(super) fn run() -> Result<Vec<Outcome>> {
         .into_iter()
         .map(|child| kill_child_of(&square, child))
         .collect::<Result<Vec<_>>>()?;
-    outcomes.push(freeze_daemon(&square)?);
     drop(square);
     outcomes.push(kill_daemons()?);
     Ok(outcomes)
@@ -88,26 +81,6 @@ fn kill_child_of(
             Some(pings.longest_gap),
             MAX_GAP,
         )],
-    })
-}
-
-/// Stops the daemon of the node between others with SIGSTOP for a while; its children go on.
-fn freeze_daemon(square: &Square) -> Result<Outcome> {
-    let fault = "SIGSTOP of the daemon of a node that others need, for 30 s";
-    progress(fault);
-    let node = square.lab.node(MIDDLE)?;
-    let pid = Pid::from_raw(i32::try_from(node.pid().context("the daemon has exited")?)?);
-    let start = square.pinger.now();
-    kill_process(pid, Signal::SIGSTOP)?;
-    pause(FREEZE_SPAN);
-    kill_process(pid, Signal::SIGCONT)?;
-    pause(RECOVERY_TIME);
-    let pings = square.pings(start, square.pinger.now());
-    Ok(Outcome {
-        id: "freeze-daemon",
-        fault,
-        tries: 1,
-        figures: vec![Figure::lost(pings, 0.0)],
     })
 }
 

@@ -146,12 +146,15 @@ fn mac_of_first_slot(node: &Node) -> Result<String> {
     Ok(mac.to_owned())
 }
 
-/// The tunnels between running nodes that were up and were closed, for whatever reason but that there were two.
+/// The tunnels between running nodes that were up and were closed, for whatever reason but that there were two. A node whose peer closed a
+/// tunnel is not counted, since the peer is.
 fn honest_closings(square: &Square, logs: &[LogWatch<'_>]) -> usize {
     let running = (0..RUNNING).filter_map(|index| square.prefix(index).ok());
     let count = |log: &LogWatch<'_>, peer: &str| {
-        let with = |reason| log.count(&["tunnel closed", peer, reason]);
-        with("reason=") - with("reason=dial_failed") - with("reason=duplicate")
+        let with = |reason: &str| log.count(&["tunnel closed", peer, reason]);
+        let reactions = ["dial_failed", "duplicate", "peer_closed"];
+        let reactions = reactions.map(|reason| with(&format!("reason={reason}")));
+        with("reason=") - reactions.iter().sum::<usize>()
     };
     let peers = running.map(|peer| format!("peer={peer} "));
     let closings = peers.map(|peer| logs.iter().map(|log| count(log, &peer)).sum::<usize>());

@@ -6,6 +6,7 @@
 //! To add a fault: add it to a group, or write a module with a function that returns outcomes and add a variant to
 //! [`Group`].
 
+mod daemons;
 mod fault_points;
 mod floods;
 mod forged_icmp;
@@ -14,8 +15,10 @@ mod kills;
 pub mod liar;
 mod local_user;
 mod members;
+mod network;
 mod prefix_theft;
 mod pushed_options;
+mod registry;
 mod registry_files;
 mod replay;
 pub mod report;
@@ -23,9 +26,10 @@ mod soak;
 mod square;
 pub mod state_files;
 
+use crate::progress::progress;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 /// Faults that share a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -45,6 +49,12 @@ pub enum Group {
     Replay,
     /// SIGKILL of child processes, and of a daemon at random moments.
     Kills,
+    /// A daemon is restarted in place, or stands still; children hang; actors panic.
+    Daemons,
+    /// A node is revoked; the network falls in halves; routers map ports wrongly.
+    Network,
+    /// Attacks on a registry, and its death.
+    Registry,
     /// Damaged state files of a node.
     StateFiles,
     /// Damaged files and rows of a registry.
@@ -67,6 +77,14 @@ pub struct Extent {
 }
 
 impl Group {
+    /// Whether the group runs beside the others: it measures no times of a network.
+    fn is_aside(&self) -> bool {
+        matches!(
+            self,
+            Self::StateFiles | Self::RegistryFiles | Self::Registry
+        )
+    }
+
     fn run(self, extent: Extent) -> Result<Vec<Outcome>> {
         match self {
             Self::PrefixTheft => prefix_theft::run(extent.tries),
@@ -76,6 +94,9 @@ impl Group {
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),
             Self::Kills => kills::run(),
+            Self::Daemons => daemons::run(),
+            Self::Network => network::run(),
+            Self::Registry => registry::run(),
             Self::StateFiles => state_files::run(),
             Self::RegistryFiles => registry_files::run(),
             Self::FaultPoints => fault_points::run(),
@@ -184,18 +205,28 @@ pub fn run(
         groups
     };
     print(&report::table_head())?;
-    let mut outcomes = Vec::new();
-    for group in groups {
-        for outcome in group.run(extent)? {
-            print(&report::table_rows(&outcome))?;
-            outcomes.push(outcome);
-        }
+    let (aside, main): (Vec<_>, Vec<_>) = groups.iter().copied().partition(Group::is_aside);
+    let (outcomes, failed) = thread::scope(|scope| {
+        let aside = scope.spawn(|| run_all(&aside, extent));
+        let (mut outcomes, mut failed) = run_all(&main, extent);
+        let (more, more_failed) = aside.join().unwrap_or_default();
+        outcomes.extend(more);
+        failed.extend(more_failed);
+        (outcomes, failed)
+    });
+    for outcome in &outcomes {
+        print(&report::table_rows(outcome))?;
     }
     if let Some(page) = page {
         let previous = std::fs::read_to_string(page).unwrap_or_default();
         std::fs::write(page, report::page(&outcomes, &previous))
             .with_context(|| format!("cannot write {}", page.display()))?;
     }
+    ensure!(
+        failed.is_empty(),
+        "not run to the end: {}",
+        failed.join("; ")
+    );
     let broken: Vec<_> = outcomes
         .iter()
         .filter(|outcome| !outcome.is_held())
@@ -207,4 +238,25 @@ pub fn run(
         broken.join(", ")
     );
     Ok(())
+}
+
+/// Runs groups one after the other; returns what followed, and which groups could not be run to their end.
+fn run_all(groups: &[Group], extent: Extent) -> (Vec<Outcome>, Vec<String>) {
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    for group in groups {
+        progress(format!("group {group:?}"));
+        match group.run(extent) {
+            Ok(found) => {
+                found
+                    .iter()
+                    .for_each(|found| progress(report::table_rows(found)));
+                outcomes.extend(found);
+            }
+            Err(error) => {
+                progress(format!("{group:?}: {error:#}"));
+                failed.push(format!("{group:?}: {error:#}"));
+            }
+        }
+    }
+    (outcomes, failed)
 }

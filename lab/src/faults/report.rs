@@ -24,6 +24,10 @@ that did not lie.
 The member that lies runs OpenVPN with its own certificate, is a client of node 0, and sends Babel packets of its own. Node 0 has two
 neighbours, by each of which it reaches the victim. The local user is `nobody` on node 0.
 
+Groups that measure no times of a network (files, registries) run beside the others.
+
+While a daemon restarts in place or stands still, lost pings and packets are those beyond what as many lost before, while nothing happened.
+
 In the soak, a lost ping is explained by a fault whose node it had as an end, or passed, from the fault until 15 s after it. A stop in order,
 a frozen daemon, a panic and a registry that is away explain none of the pairs that only pass the node.
 
@@ -35,16 +39,17 @@ output does not name the file.
 
 | what | where |
 | --- | --- |
-| each actor panics, others lose nothing | `tests/tests/actors_panic.rs` |
 | children that fork, log without end, or ignore signals | `os/src/process/`, and the life of a child in `policies/src/life.rs` |
-| children killed and stopped by each signal: times | `warren-lab measure recover` |
-| a revoked node that is connected, or away | `tests/tests/node_revoked.rs`, `warren-lab measure revoke` |
-| routers that map ports: restarts, conflicts, 48 faults | `warren-lab measure gateways` |
+| children stopped by each signal: times | `warren-lab measure recover` |
+| all 48 faults of routers that map ports | `warren-lab measure gateways` |
 | number of series and hostile names in metrics | `actors/tests/exporter.rs`, `fuzz/run names` |
 | older documents and versions | `membership/src/documents/current.rs`, `wire/src/signed.rs` |
-| a registry that is away, slow or out of space | `tests/tests/registry_outage.rs`, `registry/tests/disk.rs` |
-| a registry killed while it issues certificates; claims at the same time | `warren-lab measure registry-crash`, `warren-lab measure claim-race` |
+| CA, keys and certificates are changed under traffic | `warren-lab measure rotate` |
+| a registry that is away for thirty days, slow, or out of space | `warren-lab measure registry-outage`, `tests/tests/registry_outage.rs`, `registry/tests/disk.rs` |
+| who may make which call to a registry; renewals early, late, revoked, with other keys | `registry/tests/authority_matrix.rs`, `registry/tests/repeated_claims.rs` |
+| prefixes: never two owners, and none is lost | `registry/src/store/allocator.rs` |
 | changes of links, addresses, routes and settings by others | `warren-lab measure hosts` |
+| paths that lose, delay or shorten packets | `tests/tests/narrow_paths.rs`, `warren-lab measure underlay` |
 | malformed bytes of each kind | `fuzz/run` |
 
 ## What is not promised
@@ -56,7 +61,8 @@ output does not name the file.
 * On a kernel without nftables, a local user can speak Babel for the node ([decision 0008](decisions/0008-packet-filter.md)).
 * A lie under another node's router id costs the attacked neighbour a restart of its babeld, once for each such member: one to four seconds without routes.
 * Wrong clocks are tried on the daemon alone; OpenVPN rejects certificates by its own clock, at its hourly renegotiation.
-* Memory and process ids of a host that run out are not tried here.
+* Memory and process ids of a host that run out are not tried here, nor is each mechanism that ends children with a killed daemon (parent death signal,
+  closed management connection, cgroup) by itself.
 * More packets than the line of the host carries: nothing can help there.
 ";
 

@@ -28,25 +28,26 @@ const WELL_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Serialize)]
 pub struct HungChild {
     /// The name of the process, as in `warren status`.
-    process: String,
+    pub process: String,
     /// Time until the daemon had stopped it.
-    noticed_seconds: f64,
+    pub noticed_seconds: f64,
     /// Time until it ran again, or a client's slot was free, the node was ready, and all pairs had had an answer.
-    well_seconds: f64,
+    pub well_seconds: f64,
     /// Pings, at intervals of 10 ms, that pairs of other nodes lost meanwhile.
-    lost_elsewhere: u64,
+    pub lost_elsewhere: u64,
 }
 
 /// The output of `measure hang`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Hang {
-    children: Vec<HungChild>,
+    /// The children, in the order in which they hung.
+    pub children: Vec<HungChild>,
     /// The longest time until a child was stopped.
-    noticed_seconds_max: f64,
+    pub noticed_seconds_max: f64,
     /// The longest time until the node was well.
-    well_seconds_max: f64,
+    pub well_seconds_max: f64,
     /// Pings that pairs of other nodes lost.
-    lost_elsewhere: u64,
+    pub lost_elsewhere: u64,
 }
 
 impl Hang {

@@ -28,34 +28,36 @@ const AFTERMATH: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Losses {
     /// Length of this part.
-    seconds: f64,
+    pub seconds: f64,
     /// Pings between all pairs, 100 a second and pair.
-    pings_sent: u64,
-    pings_lost: u64,
+    pub pings_sent: u64,
+    /// Those of them that got no reply.
+    pub pings_lost: u64,
     /// The longest time without a reply between any pair, in milliseconds.
-    longest_gap_ms: f64,
+    pub longest_gap_ms: f64,
     /// Packets of the stream.
-    packets_sent: u64,
-    packets_lost: u64,
+    pub packets_sent: u64,
+    /// Those of them that did not arrive.
+    pub packets_lost: u64,
 }
 
 /// The output of `measure restart`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RestartLosses {
     /// Load of the machine over the last minute, after the measurement.
-    load_average: String,
+    pub load_average: String,
     /// Restarts in place, of all nodes in turn.
-    restarts: usize,
+    pub restarts: usize,
     /// Child processes that did not run on.
-    children_lost: usize,
+    pub children_lost: usize,
     /// Milliseconds from the end of the earlier program to the takeover by the next one.
-    milliseconds_without_daemon_max: u64,
+    pub milliseconds_without_daemon_max: u64,
     /// While nothing happens, for comparison.
-    quiet: Losses,
+    pub quiet: Losses,
     /// During the restarts.
-    restarted: Losses,
+    pub restarted: Losses,
     /// While one daemon is stopped by SIGSTOP.
-    frozen: Losses,
+    pub frozen: Losses,
 }
 
 /// Restarts each of `nodes` daemons `rounds` times, then stops one for this number of seconds.

@@ -71,12 +71,9 @@ impl Kernel {
         self.state().placed.ipv4 = network.map(|network| (network, me));
         let wanted = self.state().placed.routes(AddressFamily::Inet);
         let mut requests = Vec::new();
-        for route in self
-            .routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN)
-            .await?
-        {
+        for route in self.main_routes(AddressFamily::Inet, PROTOCOL).await? {
             let is_wanted = wanted.iter().any(|wanted| matches_route(&route, *wanted));
-            if route.header.protocol == PROTOCOL && !is_wanted {
+            if !is_wanted {
                 requests.extend(node_address(&route).map(|address| delete_address(lo, address)));
                 requests.push(delete_route(route));
             }
@@ -125,11 +122,9 @@ impl Kernel {
         let lo = loopback()?;
         let (mut routes, mut addresses) = (Vec::new(), Vec::new());
         for family in FAMILIES {
-            for route in self.routes(family, RouteHeader::RT_TABLE_MAIN).await? {
-                if route.header.protocol == PROTOCOL {
-                    addresses.extend(node_address(&route));
-                    routes.push(route);
-                }
+            for route in self.main_routes(family, PROTOCOL).await? {
+                addresses.extend(node_address(&route));
+                routes.push(route);
             }
             routes.extend(self.routes(family, FALLBACK_TABLE).await?);
             routes.extend(self.routes(family, ALTERNATE_TABLE).await?);
@@ -156,12 +151,12 @@ impl Kernel {
         let (mut leftover, mut main) = (Vec::new(), Vec::new());
         for family in FAMILIES {
             leftover.extend(self.routes(family, TABLE).await?);
-            main.extend(self.routes(family, RouteHeader::RT_TABLE_MAIN).await?);
+            main.extend(self.main_routes(family, BABEL_PROTOCOL).await?);
         }
         leftover.extend(self.routes(AddressFamily::Inet6, DEFAULT_TABLE).await?);
         let is_babelds = |route: &RouteMessage| {
             let is_slot = |part: &RouteAttribute| matches!(part, RouteAttribute::Oif(index) if slot_indexes.contains(index));
-            route.header.protocol == BABEL_PROTOCOL && route.attributes.iter().any(is_slot)
+            route.attributes.iter().any(is_slot)
         };
         leftover.extend(main.into_iter().filter(is_babelds));
         let count = leftover.len();

@@ -9,21 +9,28 @@ use super::{
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_route::{
     AddressFamily,
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAttribute, RouteMessage, RouteType},
 };
 
 impl Kernel {
     /// Returns the first network that the host has a route of its own to and that overlaps this range, with its link:
-    /// `10.0.2.0/24 (eth0)`. Default routes do not count.
+    /// `10.0.2.0/24 (eth0)`. Default routes do not count. Where the host has many routes, the answer may be some time old: 0.2 s for a
+    /// thousand of them.
     ///
     /// # Errors
     ///
     /// The kernel rejects the request.
     pub async fn overlapping_network(&self, range: Ipv4Net) -> Result<Option<String>, KernelError> {
-        let routes = self
-            .routes(AddressFamily::Inet, RouteHeader::RT_TABLE_MAIN)
-            .await?;
-        Ok(routes.iter().find_map(|route| overlap(route, range)))
+        let add = |found: &mut Option<String>, route: &RouteMessage| {
+            *found = found.take().or_else(|| overlap(route, range));
+        };
+        self.read_main_table(
+            &[AddressFamily::Inet],
+            range,
+            |state| &mut state.overlap,
+            add,
+        )
+        .await
     }
 }
 

@@ -20,6 +20,7 @@ mod host;
 mod host_watch;
 mod ipv4_overlap;
 mod ledger;
+mod main_table;
 mod nftables;
 mod numbers;
 mod packet_filter;
@@ -58,10 +59,12 @@ pub use underlay::{Gateway, UplinkAddress, has_ipv6};
 
 use counters::Counters;
 use forward_probe::ForwardProbe;
+use ipnet::Ipv4Net;
+use main_table::Reading;
 use placed::Placed;
 use policies::names::{Role, Slot, Transport};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -94,6 +97,10 @@ struct State {
     /// The result of [`Kernel::accepting_kind`]; the outer option is `None` until it is known.
     accepting: Option<Option<AcceptingKind>>,
     counters: Option<Counters>,
+    /// The network of the host that overlaps a range.
+    overlap: Option<Reading<Ipv4Net, Option<String>>>,
+    /// The indexes of the links of the default routes.
+    default_links: Option<Reading<(), BTreeSet<u32>>>,
 }
 
 /// Returns the index of a slot's link in this namespace; `None` if there is no such link.

@@ -114,23 +114,17 @@ impl Kernel {
 
     /// Returns the indexes of the links of the default routes in the main table.
     async fn default_links(&self) -> Result<BTreeSet<u32>, KernelError> {
-        let mut links = BTreeSet::new();
-        for family in FAMILIES {
-            let routes = self.routes(family, RouteHeader::RT_TABLE_MAIN).await?;
-            let is_default = |route: &&RouteMessage| {
-                route.header.destination_prefix_length == 0
-                    && route.header.kind == RouteType::Unicast
-            };
-            let parts = routes
-                .iter()
-                .filter(is_default)
-                .flat_map(|route| &route.attributes);
-            links.extend(parts.filter_map(|part| match part {
-                RouteAttribute::Oif(link) => Some(*link),
-                _ => None,
-            }));
-        }
-        Ok(links)
+        let add = |links: &mut BTreeSet<u32>, route: &RouteMessage| {
+            let header = &route.header;
+            if header.destination_prefix_length == 0 && header.kind == RouteType::Unicast {
+                links.extend(route.attributes.iter().filter_map(|part| match part {
+                    RouteAttribute::Oif(link) => Some(*link),
+                    _ => None,
+                }));
+            }
+        };
+        self.read_main_table(&FAMILIES, (), |state| &mut state.default_links, add)
+            .await
     }
 
     /// Returns the next hops of the default routes in the main table, the preferred one first.

@@ -6,7 +6,7 @@
 
 use super::{
     events::ChildEvents,
-    leftover::write_pid_file,
+    leftover::{kill_and_reap, remove, write_pid_file},
     rights::Rights,
     start_step::{StepWriter, step_pipe},
     watcher::{ChildInput, ReleasedInput, Watcher, WatcherHandle},
@@ -198,6 +198,19 @@ impl Child {
         self.signal(Signal::KILL);
     }
 
+    /// Kills the process, whose output nobody reads, and waits until it has exited; `events` receives its exit.
+    pub(super) fn end(&self, program: &Program, events: &ChildEvents) {
+        kill_and_reap(self.pid, &self.pidfd);
+        remove(&program.pid_file);
+        events.send(ChildEvent {
+            name: program.name.clone(),
+            pid: self.pid,
+            happened: Happened::Exited {
+                code: -Signal::KILL.as_raw(),
+            },
+        });
+    }
+
     fn signal(&self, signal: Signal) {
         // ESRCH: the process has already exited; the event of its exit will follow.
         if let Err(error) = pidfd_send_signal(&self.pidfd, signal)
@@ -277,7 +290,7 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     use std::time::Duration;
@@ -320,7 +333,12 @@ mod tests {
     }
 
     /// A program that runs as the user of all children in these tests.
-    fn program(folder: &Path, name: &str, path: &str, arguments: &[&str]) -> Program {
+    pub(in crate::process) fn program(
+        folder: &Path,
+        name: &str,
+        path: &str,
+        arguments: &[&str],
+    ) -> Program {
         Program {
             name: name.to_owned(),
             path: path.into(),
@@ -339,9 +357,7 @@ mod tests {
     /// Lets a child do something, and compares its first line.
     async fn check_line(arguments: &[&str], expected: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let events = ChildEvents::default();
-        let (seen, mut happened) = mpsc::unbounded_channel();
-        events.attach(Box::new(Events(seen)));
+        let (events, mut happened) = watched();
         let program = program(folder.path(), "second", "/bin/sh", arguments);
         let child = Child::start(&program, &events).unwrap();
         let event = next(&mut happened).await;
@@ -353,7 +369,7 @@ mod tests {
     }
 
     /// Passes all events of children on.
-    struct Events(mpsc::UnboundedSender<Happened>);
+    struct Events(mpsc::UnboundedSender<ChildEvent>);
 
     impl crate::process::EventListener for Events {
         fn is_connected(&self) -> bool {
@@ -361,14 +377,27 @@ mod tests {
         }
 
         fn deliver(&self, event: ChildEvent) {
-            self.0.send(event.happened).unwrap();
+            self.0.send(event).unwrap();
         }
     }
 
+    /// A queue of events of children, and where they arrive.
+    pub(in crate::process) fn watched() -> (ChildEvents, mpsc::UnboundedReceiver<ChildEvent>) {
+        let (events, (seen, arriving)) = (ChildEvents::default(), mpsc::unbounded_channel());
+        events.attach(Box::new(Events(seen)));
+        (events, arriving)
+    }
+
     /// Waits for the next event.
-    async fn next(happened: &mut mpsc::UnboundedReceiver<Happened>) -> Happened {
-        let event = tokio::time::timeout(Duration::from_secs(10), happened.recv());
+    pub(in crate::process) async fn next_event(
+        arriving: &mut mpsc::UnboundedReceiver<ChildEvent>,
+    ) -> ChildEvent {
+        let event = tokio::time::timeout(Duration::from_secs(10), arriving.recv());
         event.await.unwrap().unwrap()
+    }
+
+    async fn next(arriving: &mut mpsc::UnboundedReceiver<ChildEvent>) -> Happened {
+        next_event(arriving).await.happened
     }
 
     #[tokio::test]
@@ -387,8 +416,7 @@ mod tests {
                     "printf 'one\\nsecond '; until [ -e '{}' ]; do sleep 0.02; done; echo line; exit 3",
                     signal.display()
                 );
-                let (events, (seen, mut happened)) = (ChildEvents::default(), mpsc::unbounded_channel());
-                events.attach(Box::new(Events(seen)));
+                let (events, mut happened) = watched();
                 let program = program(folder.path(), "kept", "/bin/sh", &["-c", &script]);
                 let mut child = Child::start(&program, &events).unwrap();
                 assert!(matches!(next(&mut happened).await, Happened::Logged(line) if line == "one"));

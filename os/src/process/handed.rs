@@ -24,6 +24,12 @@ pub enum AdoptError {
         /// The process id.
         pid: u32,
     },
+    /// What the output of the process was read from is lost.
+    #[error("the input from process {pid} is lost")]
+    NoInput {
+        /// The process id.
+        pid: u32,
+    },
     /// A descriptor cannot be used.
     #[error("the output of process {pid} cannot be read")]
     Input {

@@ -5,11 +5,14 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 /// Maximum size of a pid file that is read, in bytes; one has at most 32.
 const MAX_PID_FILE_BYTES: u64 = 64;
-/// Time within which a child of an earlier daemon must exit after SIGKILL.
+/// Time within which a process must exit after SIGKILL.
 const KILL_TIMEOUT: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
@@ -63,18 +66,20 @@ pub fn kill_leftover(pid_file: &Path) -> bool {
     if start_time(pid) != Some(recorded_start) {
         return false;
     }
-    if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
+    kill_and_reap(pid, &pidfd)
+}
+
+/// Kills a process, and waits until it has exited; reaps it if it is a child. Returns false if it has exited already.
+pub(super) fn kill_and_reap(pid: u32, pidfd: &OwnedFd) -> bool {
+    if pidfd_send_signal(pidfd, Signal::KILL).is_err() {
         return false;
     }
     // A pidfd becomes readable when its process exits (pidfd_open(2)).
-    let mut exit = [PollFd::new(&pidfd, PollFlags::IN)];
+    let mut exit = [PollFd::new(pidfd, PollFlags::IN)];
     if !matches!(poll(&mut exit, Some(&KILL_TIMEOUT)), Ok(1)) {
-        tracing::warn!(
-            pid,
-            "killed a child of an earlier daemon, which has not exited yet"
-        );
+        tracing::warn!(pid, "killed a process, which has not exited yet");
     }
-    // An earlier program of this very process may have started it; otherwise this fails.
+    // This fails for a process that another program has started, such as an earlier daemon.
     let _ = waitid(
         WaitId::PidFd(pidfd.as_fd()),
         WaitIdOptions::EXITED | WaitIdOptions::NOHANG,

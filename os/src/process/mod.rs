@@ -23,4 +23,4 @@ pub use kind::ProcessKind;
 pub use leftover::kill_leftover;
 pub use rights::Rights;
 pub use supervised::{Exits, ProcessReading, Supervised};
-pub use watcher::{ChildInput, ReleasedInput};
+pub use watcher::{ChildInput, ReleasedInput, WRITE_TIMEOUT};

@@ -21,7 +21,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -49,9 +49,12 @@ impl Invocation {
     /// # Errors
     /// `/proc` is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
+        let args: Vec<_> = env::args_os().collect();
+        let running = env::current_exe()?;
+        let started_as = args.first().and_then(|name| path_of(name, &running));
         Ok(Self {
-            program: env::current_exe()?,
-            args: env::args_os().collect(),
+            program: started_as.unwrap_or(running),
+            args,
         })
     }
 
@@ -82,6 +85,25 @@ impl Invocation {
         set_flags(&inherited, FdFlags::CLOEXEC)?;
         Ok(failed?)
     }
+}
+
+/// Returns the path by which the running program was started under this name; `None` if another program is there. It may be a symbolic link,
+/// which an upgrade points elsewhere.
+fn path_of(name: &OsStr, running: &Path) -> Option<PathBuf> {
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let candidates = match name.as_bytes().contains(&b'/') {
+        true => vec![PathBuf::from(name)],
+        false => env::split_paths(&env::var_os("PATH")?)
+            .map(|folder| folder.join(name))
+            .collect(),
+    };
+    let running = identity(running)?;
+    let mut candidates = candidates.into_iter();
+    let found = candidates.find(|path| identity(path) == Some(running))?;
+    std::path::absolute(found).ok()
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {
@@ -219,6 +241,27 @@ mod tests {
         fcntl_setfd(&file, FdFlags::empty()).unwrap();
         let number = OsString::from(file.into_raw_fd().to_string());
         assert!(read_state(&number, 5).is_err());
+    }
+
+    #[test]
+    fn a_program_is_known_by_the_link_through_which_it_was_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("warren-1"), "").unwrap();
+        std::fs::write(path("other"), "").unwrap();
+        std::os::unix::fs::symlink("warren-1", path("warren")).unwrap();
+        let running = path("warren-1");
+        let name = |name: &str| path(name).into_os_string();
+        assert_eq!(path_of(&name("warren"), &running), Some(path("warren")));
+        assert_eq!(path_of(&name("warren-1"), &running), Some(path("warren-1")));
+        for other in [
+            name("other"),
+            name("missing"),
+            "no-such-program".into(),
+            "".into(),
+        ] {
+            assert_eq!(path_of(&other, &running), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -76,8 +76,10 @@ pub struct Supervised {
     failure: Option<String>,
     exits: Exits,
     owner_logs_failed_starts: bool,
-    /// Whether the process is about to be handed to another program, so that nothing is done about it any more.
-    is_released: bool,
+    /// Whether the process is about to be handed to another program.
+    is_release_ordered: bool,
+    /// Number of releases whose event was not handled yet.
+    unhandled_releases: u32,
 }
 
 impl Supervised {
@@ -91,7 +93,8 @@ impl Supervised {
             failure: None,
             exits: Exits::default(),
             owner_logs_failed_starts: false,
-            is_released: false,
+            is_release_ordered: false,
+            unhandled_releases: 0,
         }
     }
 
@@ -121,12 +124,16 @@ impl Supervised {
     /// before has been handled.
     pub fn release(&mut self) -> impl Future<Output = Option<ReleasedInput>> + use<> {
         let released = self.child.as_mut().map(Child::release);
+        if released.is_some() {
+            self.is_release_ordered = true;
+            self.unhandled_releases = self.unhandled_releases.saturating_add(1);
+        }
         async move { released?.await }
     }
 
     /// Returns whether the output of the process is read no more. Nothing is done about the process then.
     pub fn is_released(&self) -> bool {
-        self.is_released
+        self.is_release_ordered && self.unhandled_releases == 0
     }
 
     /// Returns the start time of the process, in clock ticks after boot; `None` if it does not run.
@@ -142,19 +149,35 @@ impl Supervised {
         }
     }
 
-    /// Returns the process for another program, with the input that was released; `None` if it has exited.
-    pub fn hand_over(&self, input: ChildInput) -> Option<HandedChild> {
-        self.child.as_ref()?.hand_over(input)
-    }
-
-    /// Reads the output of a released process again.
+    /// Reads the output of a released process again. A process whose output cannot be read could not be supervised, so it is
+    /// killed; `events` then receives its exit.
     ///
     /// # Errors
-    /// A descriptor cannot be used.
-    pub fn resume(&mut self, child: HandedChild, events: &ChildEvents) -> Result<(), AdoptError> {
-        self.child = Some(Child::adopt(&self.program, child, events)?);
-        self.is_released = false;
-        Ok(())
+    /// The input is missing, or a descriptor cannot be used.
+    pub fn resume(
+        &mut self,
+        input: Option<ChildInput>,
+        events: &ChildEvents,
+    ) -> Result<(), AdoptError> {
+        let was_released = std::mem::take(&mut self.is_release_ordered);
+        let Some(child) = self.child.as_ref().filter(|_| was_released) else {
+            return Ok(());
+        };
+        let pid = child.pid();
+        let handed = input.and_then(|input| child.hand_over(input));
+        let adopted = handed
+            .ok_or(AdoptError::NoInput { pid })
+            .and_then(|handed| Child::adopt(&self.program, handed, events));
+        match adopted {
+            Ok(child) => {
+                self.child = Some(child);
+                Ok(())
+            }
+            Err(error) => {
+                child.end(&self.program, events);
+                Err(error)
+            }
+        }
     }
 
     /// Records why the process could not be started.
@@ -165,7 +188,7 @@ impl Supervised {
     /// Passes an event to the life cycle. The caller must [carry out](Self::carry_out) the returned order.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Uptime) -> Option<Order> {
-        if self.is_released {
+        if self.is_released() {
             return None;
         }
         let was_up = matches!(self.life.state(), State::Up { .. });
@@ -231,7 +254,9 @@ impl Supervised {
             // This returns no order.
             Happened::Management(_) => drop(self.life.on(Event::Alive, now)),
             Happened::ManagementConnected => {}
-            Happened::Released => self.is_released = true,
+            Happened::Released => {
+                self.unhandled_releases = self.unhandled_releases.saturating_sub(1);
+            }
         }
         true
     }
@@ -239,6 +264,7 @@ impl Supervised {
     fn on_exit(&mut self, code: i32, now: Uptime) {
         let state = self.life.state();
         self.child = None;
+        (self.is_release_ordered, self.unhandled_releases) = (false, 0);
         self.exits.count(state);
         // This returns no order; the next tick does.
         let _ = self.life.on(Event::Exited, now);
@@ -310,5 +336,102 @@ impl Supervised {
     /// Changes the arguments with which the process is started next time.
     pub fn set_args(&mut self, args: Vec<std::ffi::OsString>) {
         self.program.args = args;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::child::tests::{next_event, program, watched};
+    use std::os::fd::OwnedFd;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    /// A process that runs and is ready, the queue of its events, and where they arrive.
+    struct Running {
+        process: Supervised,
+        events: ChildEvents,
+        arriving: UnboundedReceiver<ChildEvent>,
+    }
+
+    impl Running {
+        fn start(folder: &std::path::Path) -> Self {
+            let (events, arriving) = watched();
+            let program = program(folder, "followed", "/bin/sleep", &["60"]);
+            let mut process = Supervised::new(program, Limits::DEFAULT, 1);
+            process.handle(Event::Wanted, Uptime::default(), &events);
+            process.handle(Event::Ready, Uptime::default(), &events);
+            Self {
+                process,
+                events,
+                arriving,
+            }
+        }
+
+        async fn handle_next(&mut self) -> Happened {
+            let event = next_event(&mut self.arriving).await;
+            let handled = self.process.handle_child_event(&event, Uptime::default());
+            assert!(handled, "{event:?}");
+            event.happened
+        }
+    }
+
+    /// Releases a process, and resumes it with the input that `choose` makes of what was released. Its exit must be followed, and
+    /// another process started after it.
+    #[track_caller]
+    fn check(choose: fn(ChildInput) -> Option<ChildInput>, is_killed: bool) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let folder = tempfile::tempdir().unwrap();
+            let mut running = Running::start(folder.path());
+            let input = running.process.release().await.unwrap().take();
+            // The event of the release is handled only after the process is resumed.
+            assert!(!running.process.is_released());
+            let pid = running.process.reading().pid.unwrap();
+            let resumed = running.process.resume(choose(input), &running.events);
+            assert_eq!(resumed.is_err(), is_killed, "{resumed:?}");
+            assert!(matches!(running.handle_next().await, Happened::Released));
+            assert!(!running.process.is_released());
+            if !is_killed {
+                nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid.try_into().unwrap()),
+                    nix::sys::signal::Signal::SIGKILL,
+                )
+                .unwrap();
+            }
+            let exited = running.handle_next().await;
+            assert!(
+                matches!(exited, Happened::Exited { code: -9 }),
+                "{exited:?}"
+            );
+            let later = Uptime::default() + Limits::DEFAULT.back_off_to;
+            assert_eq!(running.process.on(Event::Tick, later), Some(Order::Spawn));
+        });
+    }
+
+    #[test]
+    fn a_process_is_followed_after_it_was_resumed() {
+        check(Some, false);
+    }
+
+    #[test]
+    fn a_process_whose_input_is_lost_is_killed_and_started_again() {
+        check(|_| None, true);
+    }
+
+    #[test]
+    fn a_process_whose_input_cannot_be_read_is_killed_and_started_again() {
+        let file = |input| {
+            Some(ChildInput {
+                log: Some(OwnedFd::from(tempfile::tempfile().unwrap())),
+                ..input
+            })
+        };
+        check(file, true);
     }
 }

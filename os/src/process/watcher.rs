@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// Time within which a child must read a command from its management socket.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a child's output is read from, and what of it was not handled yet.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod exit_routing;
 mod forward_probe;
 mod frames;
 mod host;
+mod main_table;
 mod netns;
 mod packet_filter;
 mod path_mtu;

@@ -98,10 +98,32 @@ fn a_recorded_answer_is_believed_no_more_after_two_searches() {
 }
 
 #[test]
-fn a_nodes_own_prefix_is_never_another_node() {
-    let (mut one, clone) = (node(1), LanDiscovery::new(prefix(1), 99));
-    let search = message(&clone, None);
-    assert_eq!(check(&mut one, 0, &search, Verdict::OwnPrefix), None);
+fn a_copy_of_a_node_is_recognised_once_it_answers() {
+    let (mut one, mut copy) = (node(1), LanDiscovery::new(prefix(1), 99));
+    copy.start_search(at(0));
+    let search = message(&copy, None);
+    let answer = check(&mut one, 0, &search, Verdict::Searched).unwrap();
+    assert!(answer.wants_answer);
+    let last = check(&mut copy, 0, &answer, Verdict::OwnPrefix).unwrap();
+    assert_eq!(check(&mut one, 0, &last, Verdict::OwnPrefix), None);
+    assert!(one.nodes().is_empty() && copy.nodes().is_empty());
+}
+
+#[test]
+fn recorded_messages_of_a_node_make_it_believe_in_no_copy() {
+    let (mut one, mut other) = (node(1), node(2));
+    one.start_search(at(0));
+    let search = message(&one, None);
+    let wish = check(&mut other, 0, &search, Verdict::Searched).unwrap();
+    let answer = check(&mut one, 0, &wish, Verdict::Believed).unwrap();
+    for second in [40, 80] {
+        one.start_search(at(second));
+    }
+    // Nobody has another answer to the question than the node itself.
+    let question = check(&mut one, 81, &search, Verdict::Searched).unwrap();
+    assert_eq!(check(&mut one, 81, &question, Verdict::Own), None);
+    assert_eq!(check(&mut one, 82, &search, Verdict::Searched), None);
+    assert_eq!(check(&mut one, 82, &answer, Verdict::Stale), None);
 }
 
 #[test]

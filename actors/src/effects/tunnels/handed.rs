@@ -118,7 +118,7 @@ impl Connections {
         servers.all(Server::is_between_messages) && dials.all(Dial::is_between_messages)
     }
 
-    /// Reads the output of a released process again. An error is logged; the process is then started again.
+    /// Reads the output of the released processes again.
     pub fn resume(&self, events: &ChildEvents, inputs: &mut BTreeMap<String, ChildInput>) {
         self.0.borrow_mut().for_each_process(|process| {
             let input = inputs.remove(&process.reading().name);
@@ -159,12 +159,11 @@ impl Connections {
     }
 }
 
-/// Reads the output of a process again; without its input, it is killed, and started again.
+/// Reads the output of a released process again. An error is logged; the process is then killed, and started again as after any exit.
 pub fn resume(process: &mut Supervised, input: Option<ChildInput>, events: &ChildEvents) {
-    let child = input.and_then(|input| process.hand_over(input));
-    let Some(child) = child else { return };
-    if let Err(error) = process.resume(child, events) {
-        tracing::error!(error = %Chain(&error), "child lost");
+    if let Err(error) = process.resume(input, events) {
+        let child = process.reading().name;
+        tracing::error!(child, error = %Chain(&error), "child killed, since its output cannot be read any more");
     }
 }
 

@@ -6,6 +6,7 @@ use crate::messages::Ordered;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use ipnet::Ipv4Net;
 use policies::{
+    ipv4_overlap::Ipv4Overlap,
     names::Slot,
     observation::INFINITY,
     orders::{CloseReason, Order},
@@ -22,17 +23,32 @@ impl HostReconciler {
     }
 
     /// Turns IPv4 off as soon as the range overlaps a network of the host; babeld follows when it restarts, which also turns IPv4 on
-    /// again. Returns what overlaps the range.
+    /// again. Nothing changes while the host's routes cannot be read. Returns what overlaps the range.
     pub(super) fn note_overlap(
-        &self,
-        overlap: Option<String>,
+        &mut self,
+        found: Option<Option<String>>,
         ctx: &mut Context<Self>,
     ) -> Option<String> {
         let range = self.ipv4_range()?;
+        let (overlapped, overlap) = &mut self.overlap;
+        if overlapped.replace(range) != Some(range) {
+            *overlap = Ipv4Overlap::default();
+        }
+        let is_read = found.is_some();
+        if let Some(found) = found {
+            overlap.read(found, self.clock.now());
+        }
+        let overlap = overlap.present().map(str::to_owned);
+        if is_read {
+            self.switch_ipv4(overlap.is_some(), ctx);
+        }
+        overlap.map(|overlap| format!("{range} overlaps {overlap}"))
+    }
+
+    fn switch_ipv4(&self, has_overlap: bool, ctx: &mut Context<Self>) {
         let store = &self.deps.store;
-        let is_new = overlap.is_some() && !store.has_ipv4_overlap.replace(overlap.is_some());
-        store.has_ipv4_overlap.set(overlap.is_some());
-        if is_new {
+        let had_overlap = store.has_ipv4_overlap.replace(has_overlap);
+        if has_overlap && !had_overlap {
             let (kernel, me) = (self.deps.kernel.clone(), self.deps.me);
             let removed = async move { kernel.apply_ipv4(None, me).await };
             ctx.spawn(removed.into_actor(self).map(|result, _, _| {
@@ -41,7 +57,6 @@ impl HostReconciler {
                 }
             }));
         }
-        overlap.map(|overlap| format!("{range} overlaps {overlap}"))
     }
 
     /// Compares what was found of forwarding with what the node believes, and changes that once it was contradicted for a while. Returns

@@ -4,6 +4,9 @@ use super::*;
 use crate::messages::KeyShared;
 use policies::shared_keys::Admission;
 
+/// Why a second machine with the key of a node is rejected.
+const CLONE: &str = "another machine with the same key has a tunnel: this is probably a clone";
+
 impl Server {
     /// Decides whether a client is admitted, and returns the command that says so to OpenVPN.
     pub(super) fn answer(
@@ -15,8 +18,11 @@ impl Server {
         let admitted = match self.admit(common, client, env) {
             Ok(vlan) => management::client_auth(client, key, vlan).ok_or("no slot"),
             Err(reason) => {
-                let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
-                tracing::info!(peer = name, from = ?env.address(), reason, "client rejected");
+                // A clone tries for ever; its rejections are logged together.
+                if reason != CLONE {
+                    let name = env.node().map(|peer| peer.to_string()).unwrap_or_default();
+                    tracing::info!(peer = name, from = ?env.address(), reason, "client rejected");
+                }
                 Err(reason)
             }
         };
@@ -122,7 +128,7 @@ impl Server {
             .shared_keys
             .borrow_mut()
             .admit(peer, from, present, at);
-        let Admission::Rejected { first } = admission else {
+        let Admission::Rejected { first, to_report } = admission else {
             return Ok(());
         };
         let addresses = [first, from];
@@ -131,9 +137,11 @@ impl Server {
             peer,
             addresses,
         });
-        let name = common.name_of(peer);
-        tracing::warn!(%peer, name, %first, rejected = %from, "two machines use the key of one node, probably a clone of its disk; the first keeps its tunnel: give one of them an identity of its own by warren join --replace -");
-        Err("another machine with the same key has a tunnel: this is probably a clone")
+        if let Some(count) = to_report {
+            let name = common.name_of(peer);
+            tracing::warn!(%peer, name, %first, rejected = %from, count, "two machines use the key of one node, probably a clone of its disk; the first keeps its tunnel: give one of them an identity of its own by warren join --replace -");
+        }
+        Err(CLONE)
     }
 
     fn free_slot(&self, common: &Common) -> Option<Slot> {
