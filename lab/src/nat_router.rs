@@ -11,7 +11,9 @@ use crate::{
     process::{self, Process, run_with_input},
 };
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use nix::libc;
+use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs,
@@ -133,6 +135,45 @@ table inet lan_bytes {
 }
 ";
 
+/// How a NAT treats packets from the internet, and how it maps ports (RFC 3489, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum NatKind {
+    /// Whatever arrives at the node's external port is passed to it.
+    FullCone,
+    /// Only packets of hosts to which the node has sent are passed.
+    Restricted,
+    /// Only packets of hosts and ports to which the node has sent are passed.
+    PortRestricted,
+    /// The same, and each destination sees another external port.
+    Symmetric,
+}
+
+impl NatKind {
+    /// The rules of this kind. The router drops other packets from the internet, as most do.
+    fn rules(self) -> String {
+        let to_node = format!("udp dport 1024-65535 dnat ip to {NODE_ADDRESS}");
+        let prerouting = match self {
+            Self::FullCone => format!("iifname eth0 {to_node}"),
+            Self::Restricted => format!("iifname eth0 ip saddr @peers {to_node}"),
+            Self::PortRestricted | Self::Symmetric => String::new(),
+        };
+        let masquerade = match self {
+            Self::Symmetric => "oifname eth0 masquerade fully-random",
+            Self::FullCone | Self::Restricted | Self::PortRestricted => "",
+        };
+        format!(
+            "table inet kind\ndelete table inet kind\ntable inet kind {{\n\
+             set peers {{\ntype ipv4_addr\nflags dynamic,timeout\ntimeout 60s\n}}\n\
+             chain input {{\ntype filter hook input priority 0\niifname eth0 meta l4proto udp ct state new drop\n}}\n\
+             chain forward {{\ntype filter hook forward priority -1\niifname lan0 add @peers {{ ip daddr }}\n}}\n\
+             chain prerouting {{\ntype nat hook prerouting priority -110\n{prerouting}\n}}\n\
+             chain postrouting {{\ntype nat hook postrouting priority 90\n{masquerade}\n}}\n}}\n\
+             insert rule inet filter forward ct status dnat accept\n"
+        )
+    }
+}
+
 /// The bytes that a router got from its LAN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanBytes {
@@ -193,6 +234,15 @@ impl NatRouter {
     /// The router's namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Turns the router into one of this kind, which maps no ports on request.
+    ///
+    /// # Errors
+    /// Fails if nft cannot be started or fails.
+    pub fn set_kind(&self, kind: NatKind) -> Result<()> {
+        self.stop_miniupnpd();
+        load_nft_rules(&self.namespace, &kind.rules())
     }
 
     /// Passes what arrives at this TCP port from the internet to the node, as an operator would configure it by hand.

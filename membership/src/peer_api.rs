@@ -3,6 +3,8 @@
 //! Answers are limited in size and time, and endpoints that nobody could dial are dropped. The certificate proves which
 //! node answers; nothing proves that the answer is true.
 
+mod hole_punching;
+
 use crate::{
     credentials::{self, CredentialsError, NodeCredentials},
     node_names::NodeNames,

@@ -19,6 +19,8 @@ pub struct Attempt {
     pub endpoint: Endpoint,
     /// Whether the network's second `tls-crypt` key is used instead of the first.
     pub uses_other_key: bool,
+    /// The port of this host from which the endpoint is dialled; `None` for any.
+    pub local_port: Option<u16>,
 }
 
 /// The attempts of one dial, and how far the current one is.
@@ -44,6 +46,7 @@ impl Attempts {
             endpoints.iter().map(move |endpoint| Attempt {
                 endpoint: *endpoint,
                 uses_other_key,
+                local_port: None,
             })
         });
         let mut untried: VecDeque<_> = attempts.collect();
@@ -53,6 +56,13 @@ impl Attempts {
             is_patient,
             unanswered_since: None,
         })
+    }
+
+    /// Makes all attempts from this port.
+    pub fn with_local_port(mut self, local_port: Option<u16>) -> Self {
+        let attempts = self.untried.iter_mut().chain([&mut self.current]);
+        attempts.for_each(|attempt| attempt.local_port = local_port);
+        self
     }
 
     /// The attempts of a dial that has succeeded with this one.
@@ -150,6 +160,7 @@ mod tests {
         let expected = expected.map(|(index, uses_other_key)| Attempt {
             endpoint: endpoints()[index],
             uses_other_key,
+            local_port: None,
         });
         assert_eq!(made, expected);
         assert!(Attempts::new(&[], true, false).is_none());

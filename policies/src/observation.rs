@@ -1,6 +1,7 @@
 //! Observations of the node: each part is complete and taken at one moment, never a difference.
 
 use crate::{
+    hole_punching::PunchedPath,
     names::{Endpoint, Prefix, Role, Slot},
     orders::CloseReason,
     path_mtu::FullSize,
@@ -315,6 +316,8 @@ pub struct Observation {
     pub views: Vec<PeerRouteView>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,
+    /// The paths that this node and a peer behind NAT have just opened, at most one per peer.
+    pub punched: Vec<PunchedPath>,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use actors::{
         candidate_prober::CandidateProberSettings,
         credentials::CredentialSettings,
         documents::DocumentSettings,
+        hole_punching::PunchSettings,
         lan_discovery::LanSettings,
         peer_cache::CacheSettings,
         port_mapping::{
@@ -169,12 +170,25 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
 }
 
 pub(crate) fn openvpn_sockets(environment: &Environment<'_>) -> OpenvpnSockets {
-    let host = environment.host;
+    OpenvpnSockets {
+        uid: environment.host.openvpn_rights.uid,
+        server_port: udp_port(environment.host),
+    }
+}
+
+/// Returns the port of the UDP server.
+fn udp_port(host: &Host) -> Option<u16> {
     let mut servers = host.servers.iter();
     let server = servers.find(|(transport, _)| *transport == Transport::Udp);
-    OpenvpnSockets {
-        uid: host.openvpn_rights.uid,
-        server_port: server.map(|(_, port)| *port),
+    server.map(|(_, port)| *port)
+}
+
+pub(crate) fn hole_punching(environment: &Environment<'_>) -> PunchSettings {
+    PunchSettings {
+        me: environment.identity.me,
+        network: environment.identity.network,
+        server_port: udp_port(environment.host),
+        openvpn_uid: environment.host.openvpn_rights.uid,
     }
 }
 

@@ -24,6 +24,7 @@ use actors::{
         candidate_prober::{CandidateProber, CandidateProberDeps},
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
+        hole_punching::HolePunching,
         peer_api::{PeerApi, PeerApiDeps},
         peer_cache::PeerCache,
         peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
@@ -39,7 +40,7 @@ use os::process::ChildEvents;
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 20] = [
+pub const ACTORS: [&str; 21] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -51,6 +52,7 @@ pub const ACTORS: [&str; 20] = [
     "peer_discovery",
     "lan_discovery",
     "endpoint_checks",
+    "hole_punching",
     "peer_api",
     "registry_client",
     "port_mapping",
@@ -119,6 +121,7 @@ struct MembershipSources {
     credentials: Guarded<Credentials>,
     documents: Guarded<Documents>,
     peer_discovery: Guarded<PeerDiscovery>,
+    hole_punching: Guarded<HolePunching>,
 }
 
 impl<'a> Wiring<'a> {
@@ -237,11 +240,14 @@ impl<'a> Wiring<'a> {
         };
         let peer_discovery = self.guard("peer_discovery", deps, PeerDiscovery::new);
         self.start_lan_discovery(&peer_cache);
+        let hole_punching = self.start_hole_punching();
         let deps = PeerApiDeps {
             address: settings_of::peer_api_address(self.environment),
             store: self.store.clone(),
             server_tls: self.environment.server_tls.clone(),
             offered: to(&documents),
+            punch_settings: settings_of::hole_punching(self.environment),
+            peers: self.environment.peers.clone(),
         };
         self.guard("peer_api", deps, PeerApi::new);
         MembershipSources {
@@ -250,6 +256,7 @@ impl<'a> Wiring<'a> {
             credentials,
             documents,
             peer_discovery,
+            hole_punching,
         }
     }
 
@@ -332,6 +339,7 @@ impl<'a> Wiring<'a> {
                 to(&host.reconciler),
                 to(&sources.peer_cache),
                 to(&sources.peer_discovery),
+                to(&sources.hole_punching),
                 to(&sources.documents),
                 to(&self.telemetry),
             ],

@@ -2,6 +2,7 @@
 
 mod events;
 mod health_report;
+mod hole_punching;
 mod lan;
 mod pins;
 
@@ -101,6 +102,7 @@ impl<'a> View<'a> {
             exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
             lan: self.lan(),
+            hole_punching: self.hole_punching(),
             leases: self.leases(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
@@ -207,6 +209,7 @@ impl<'a> View<'a> {
                 .unwrap_or_default()
                 .label()
                 .to_owned(),
+            hole_punched: self.node.hole_punches.slots.contains(&slot),
             loss_ratio: probed.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
             verdict: self
                 .node

@@ -6,6 +6,7 @@ pub mod candidate_prober;
 pub mod credentials;
 pub mod documents;
 pub mod endpoint_checks;
+pub mod hole_punching;
 pub mod host_reconciler;
 pub mod lan_discovery;
 pub mod peer_api;

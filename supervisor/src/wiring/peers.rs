@@ -5,6 +5,7 @@ use actors::{
     deciders::policy::Policy,
     sources::{
         endpoint_checks::{EndpointCheckDeps, EndpointChecker},
+        hole_punching::{HolePunching, HolePunchingDeps},
         lan_discovery::{LanDiscovery, LanDiscoveryDeps},
         peer_cache::{PeerCache, PeerCacheDeps},
         registry_client::RegistryClient,
@@ -29,6 +30,17 @@ impl Wiring<'_> {
             readers: vec![to(registry_client), to(&self.telemetry)],
         };
         self.guard("endpoint_checks", deps, EndpointChecker::new);
+    }
+
+    /// Starts the actor that opens paths to nodes behind NATs.
+    pub(super) fn start_hole_punching(&self) -> Guarded<HolePunching> {
+        let deps = HolePunchingDeps {
+            settings: settings_of::hole_punching(self.environment),
+            store: self.store.clone(),
+            peers: self.environment.peers.clone(),
+            readers: vec![to(&self.telemetry)],
+        };
+        self.guard("hole_punching", deps, HolePunching::new)
     }
 
     /// Starts the search for other nodes on LANs, unless the configuration turns it off.

@@ -2,7 +2,7 @@
 
 use super::{
     format::{DRY_RUN, node, plain_table, printable, time_span, utc_time},
-    lan, layout,
+    hole_punching, lan, layout,
 };
 use comfy_table::ContentArrangement;
 use wire::control::{
@@ -50,6 +50,7 @@ fn facts(document: &StatusDocument, width: Option<usize>) -> String {
     rows.extend(network_rows(document));
     rows.extend(document.endpoints.iter().map(endpoint_row));
     rows.extend(lan::rows(&document.lan));
+    rows.extend(hole_punching::rows(&document.hole_punching));
     rows.extend(document.leases.iter().map(lease_row));
     rows.extend(document.processes.iter().map(process_row));
     if document.actor_restarts > 0 {

@@ -49,7 +49,8 @@ impl Dial {
         endpoints: &[Endpoint],
     ) -> Option<Self> {
         let is_patient = common.dial_history(peer).failures > 0;
-        let attempts = Attempts::new(endpoints, is_key_replaced(common), is_patient)?;
+        let attempts = Attempts::new(endpoints, is_key_replaced(common), is_patient)?
+            .with_local_port(common.punched_port(peer, endpoints));
         let attempt = attempts.current();
         let (program, limits, seed) = Self::program(common, slot, peer, attempt);
         let mut dial = Self {
@@ -306,9 +307,13 @@ impl Dial {
         let now = common.now();
         self.process.handle(Event::Unwanted, now, &common.events);
         self.progress = DialProgress::default();
-        let endpoint = self.attempts.current().endpoint;
+        let Attempt {
+            endpoint,
+            local_port,
+            ..
+        } = self.attempts.current();
         if let Some(attempts) = Attempts::new(&[endpoint], is_key_replaced(common), true) {
-            self.attempts = attempts;
+            self.attempts = attempts.with_local_port(local_port);
         }
         self.prepare_attempt(common);
         self.restart_at = Some(now + delay);

@@ -130,6 +130,7 @@ impl Tunnels {
             settings: live_settings,
             route_checks,
             shared_keys,
+            punches,
             ..
         } = store;
         let common = Common {
@@ -146,6 +147,7 @@ impl Tunnels {
             live_settings,
             route_checks,
             shared_keys,
+            punches,
             heard: RefCell::default(),
         };
         Self {
@@ -254,6 +256,9 @@ impl Tunnels {
             return;
         };
         processes.dials.insert(slot, dial);
+        if common.punched_port(peer, &endpoints).is_some() {
+            common.note_punched(slot);
+        }
         common.add_tunnel(TunnelReading {
             slot,
             peer,

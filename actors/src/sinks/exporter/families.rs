@@ -227,6 +227,9 @@ families! {
     Counter warren_lan_messages_total &["outcome"],
         "Messages by which nodes find each other on LANs; 0 while lan-discovery is off.",
         |source| lan_messages(source.node);
+    Counter warren_hole_punches_total &["result"],
+        "Attempts of this node to open a path to another one behind NAT by sending from both sides at once.",
+        |source| hole_punches(source.node);
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |source| cache(source.node);
