@@ -22,6 +22,8 @@ const MIN_WAIT_OF_HIGHER: Duration = Duration::from_secs(15);
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(3);
 /// Delay before a node is tried again; it doubles with each failure.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// The same after an attempt in which no path was opened, such as because a call got lost while routes changed.
+const MIN_RETRY_DELAY_OF_CALL: Duration = Duration::from_secs(10);
 /// Maximum delay before a node is tried again.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1800);
 /// Time in which a tunnel has to come up on an opened path. The other side sends packets for as long.
@@ -179,8 +181,16 @@ impl History {
         };
         let has_waited = now.since(self.since) >= wait;
         let doublings = self.failures.saturating_sub(1).min(16);
-        let delay = MIN_RETRY_DELAY.saturating_mul(1 << doublings);
-        let has_rested = |(at, _)| now.since(at) >= delay.min(MAX_RETRY_DELAY);
+        let has_rested = |(at, result)| {
+            let delay = match result {
+                PunchResult::NotObserved | PunchResult::Declined => MIN_RETRY_DELAY_OF_CALL,
+                PunchResult::TunnelUp
+                | PunchResult::EndpointDependentNat
+                | PunchResult::NoAnswer => MIN_RETRY_DELAY,
+            };
+            let delay = delay.saturating_mul(1 << doublings);
+            now.since(at) >= delay.min(MAX_RETRY_DELAY)
+        };
         has_waited && self.last.is_none_or(has_rested)
     }
 }
@@ -317,6 +327,7 @@ mod tests {
         use PunchResult::{NoAnswer, TunnelUp};
         check_times(1, &[NoAnswer; 4], &[5, 35, 95, 215]);
         check_times(9, &[NoAnswer; 2], &[15, 45]);
+        check_times(1, &[PunchResult::Declined; 3], &[5, 15, 35]);
         check_times(1, &[NoAnswer, TunnelUp, NoAnswer], &[5, 35, 65]);
     }
 

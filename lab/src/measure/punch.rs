@@ -25,13 +25,10 @@ const TUNNELS_TO_DIAL: u16 = 3;
 const RESULT_TIMEOUT: Duration = Duration::from_secs(45);
 /// The metric of results.
 const METRIC: &str = "warren_hole_punches_total";
-/// All results but that a tunnel came up.
-const FAILURES: [&str; 4] = [
-    "endpoint_dependent_nat",
-    "no_answer",
-    "not_observed",
-    "declined",
-];
+/// Results of attempts in which a path was opened and no tunnel came up.
+const FAILURES: [&str; 2] = ["endpoint_dependent_nat", "no_answer"];
+/// Results of attempts in which no path was opened; the node tries again after ten seconds.
+const EARLY_FAILURES: [&str; 2] = ["not_observed", "declined"];
 
 /// The kinds of the two NATs that are measured by default.
 pub const PAIRS: [[NatKind; 2]; 7] = [
@@ -133,8 +130,11 @@ fn try_once(lab: &Lab) -> Result<Result<Duration, String>> {
         if is_up {
             return Some(Ok(start.elapsed()));
         }
-        nodes.iter().find_map(|node| failure(node)).map(Err)
+        let failed = nodes.iter().find_map(|node| failure(node, &FAILURES));
+        failed.map(Err)
     });
+    let early = || nodes.iter().find_map(|node| failure(node, &EARLY_FAILURES));
+    let outcome = outcome.or_else(|| early().map(Err));
     let log = || nodes.map(|node| node.log_tail(10)).join("---");
     let outcome = outcome.with_context(|| format!("no attempt within 45 s: {}", log()))?;
     progress(format!("{outcome:?}"));
@@ -142,13 +142,13 @@ fn try_once(lab: &Lab) -> Result<Result<Duration, String>> {
     Ok(outcome)
 }
 
-/// The label of a failed attempt that the node reports.
-fn failure(node: &Node) -> Option<String> {
-    let has_failed = |result: &&&str| {
+/// The label of a failed attempt that the node reports, of these labels.
+fn failure(node: &Node, labels: &[&str]) -> Option<String> {
+    let has_failed = |result: &&&str| -> bool {
         let sample = format!("{METRIC}{{result=\"{result}\"}}");
         node.metric(&sample).is_ok_and(|count| count > 0)
     };
-    let failed = FAILURES.iter().find(has_failed);
+    let failed = labels.iter().find(has_failed);
     failed.map(|result| (*result).to_owned())
 }
 
