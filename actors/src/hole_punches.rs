@@ -52,7 +52,7 @@ impl SharedHolePunches {
     }
 
     /// Returns why node `me` does not take part in the request of this caller, if it does not.
-    pub(crate) fn refusal(&self, me: Prefix, caller: Prefix) -> Option<&'static str> {
+    pub(crate) fn reason_to_decline(&self, me: Prefix, caller: Prefix) -> Option<&'static str> {
         let state = self.lock();
         if state.neighbours.contains(&caller) {
             return Some("there is a tunnel between the two nodes already");
@@ -109,7 +109,7 @@ mod tests {
         let punches = SharedHolePunches::new(Clock::boottime());
         punches.set_neighbours(Vec::new(), [node(3)].into());
         punches.set_trying(Some(node(5)));
-        let refused = |me, caller| punches.refusal(node(me), node(caller)).is_some();
+        let refused = |me, caller| punches.reason_to_decline(node(me), node(caller)).is_some();
         assert_eq!(
             [refused(4, 3), refused(4, 5), refused(9, 5), refused(4, 6)],
             [true, true, false, false]

@@ -11,9 +11,8 @@ use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, node_names::NodeNames, peer_api::SharedNodeDocument};
 use os::{clock::Clock, randomness::Randomness};
 use policies::{
-    hole_punching::PunchedPath,
     names::{Endpoint, Prefix, Slot},
-    observation::{Candidate, Phase, TunnelReading},
+    observation::{Candidate, Phase, PunchedPath, TunnelReading},
     route_checks::{Members, RouteChecks},
     route_view::RouteView,
     shared_keys::SharedKeys,

@@ -87,6 +87,16 @@ pub enum PeerApiError {
     },
 }
 
+impl PeerApiError {
+    /// Returns the status with which the node rejected the call; `None` if it did not.
+    pub fn status(&self) -> Option<reqwest::StatusCode> {
+        match self {
+            Self::Http { source, .. } => source.status(),
+            Self::TooLong { .. } | Self::Document { .. } | Self::OtherNode { .. } => None,
+        }
+    }
+}
+
 /// A client of the peer API of all nodes; cheap to clone. All clones share one certificate.
 #[derive(Clone)]
 pub struct PeerApiClient {

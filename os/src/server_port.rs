@@ -2,7 +2,7 @@
 //!
 //! A raw socket needs no bind(2), so that nothing of the server is touched (raw(7)). It carries IPv4 only, since NATs do.
 
-use nix::unistd::{Uid, fchown};
+use crate::route_check::use_routes_of;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::{
     io,
@@ -32,7 +32,7 @@ impl ServerPort {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
         socket.attach_filter(&filter(port))?;
         socket.set_nonblocking(true)?;
-        fchown(&socket, Some(Uid::from_raw(uid)), None)?;
+        use_routes_of(&socket, uid)?;
         let socket = UdpSocket::from_std(StdUdpSocket::from(socket))?;
         Ok(Self { socket, port })
     }
@@ -71,7 +71,7 @@ impl ServerPort {
 /// The capability is missing, or too many files or ports are in use.
 pub fn open_free_port(uid: u32) -> io::Result<(UdpSocket, u16)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    fchown(&socket, Some(Uid::from_raw(uid)), None)?;
+    use_routes_of(&socket, uid)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
     let socket = UdpSocket::from_std(StdUdpSocket::from(socket))?;

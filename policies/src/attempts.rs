@@ -65,6 +65,14 @@ impl Attempts {
         self
     }
 
+    /// Starts over with the current endpoint alone, which has its full time.
+    pub fn start_over(&mut self, is_key_replaced: bool) {
+        let current = self.current;
+        if let Some(attempts) = Self::new(&[current.endpoint], is_key_replaced, true) {
+            *self = attempts.with_local_port(current.local_port);
+        }
+    }
+
     /// The attempts of a dial that has succeeded with this one.
     pub fn succeeded(current: Attempt) -> Self {
         Self {
@@ -164,5 +172,21 @@ mod tests {
         });
         assert_eq!(made, expected);
         assert!(Attempts::new(&[], true, false).is_none());
+    }
+
+    #[test]
+    fn all_attempts_are_made_from_the_port_of_an_opened_path_and_so_are_those_after_a_restart() {
+        let attempts = Attempts::new(&endpoints(), false, false).unwrap();
+        let mut attempts = attempts.with_local_port(Some(40_000));
+        attempts.advance();
+        let last = attempts.current();
+        assert_eq!(
+            (last.endpoint, last.local_port),
+            (endpoints()[1], Some(40_000))
+        );
+        attempts.start_over(true);
+        assert_eq!(attempts.current(), last);
+        let next = attempts.advance();
+        assert_eq!((next.uses_other_key, next.local_port), (true, Some(40_000)));
     }
 }

@@ -2,11 +2,7 @@
 //!
 //! The terms are those of RFC 4787 and RFC 5128 (section 3.3).
 
-use crate::{
-    names::{Endpoint, Prefix},
-    observation::Candidate,
-    units::Uptime,
-};
+use crate::{names::Prefix, observation::Candidate, units::Uptime};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -23,7 +19,7 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_secs(3);
 /// Delay before a node is tried again; it doubles with each failure.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// The same after an attempt in which no path was opened, such as because a call got lost while routes changed.
-const MIN_RETRY_DELAY_OF_CALL: Duration = Duration::from_secs(10);
+const MIN_RETRY_DELAY_OF_CALL: Duration = Duration::from_secs(5);
 /// Maximum delay before a node is tried again.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1800);
 /// Time in which a tunnel has to come up on an opened path. The other side sends packets for as long.
@@ -79,7 +75,7 @@ pub enum PunchResult {
 }
 
 impl PunchResult {
-    /// All results.
+    /// All results, in the order of the metric.
     pub const ALL: [Self; 5] = [
         Self::TunnelUp,
         Self::EndpointDependentNat,
@@ -115,23 +111,10 @@ impl fmt::Display for PunchResult {
     }
 }
 
-/// A path that both sides have just opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PunchedPath {
-    /// The node at the other end.
-    pub peer: Prefix,
-    /// The address and port to which its NAT maps its server.
-    pub endpoint: Endpoint,
-    /// The port of this host from which it is to be dialled.
-    pub local_port: u16,
-    /// The end of the time in which it is worth a dial.
-    pub until: Uptime,
-}
-
 /// What decides with which nodes an attempt makes sense.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// Whether others reach this node, so that they dial it.
     pub is_reached: bool,
@@ -327,7 +310,7 @@ mod tests {
         use PunchResult::{NoAnswer, TunnelUp};
         check_times(1, &[NoAnswer; 4], &[5, 35, 95, 215]);
         check_times(9, &[NoAnswer; 2], &[15, 45]);
-        check_times(1, &[PunchResult::Declined; 3], &[5, 15, 35]);
+        check_times(1, &[PunchResult::Declined; 3], &[5, 10, 20]);
         check_times(1, &[NoAnswer, TunnelUp, NoAnswer], &[5, 35, 65]);
     }
 

@@ -1,7 +1,6 @@
 //! Observations of the node: each part is complete and taken at one moment, never a difference.
 
 use crate::{
-    hole_punching::PunchedPath,
     names::{Endpoint, Prefix, Role, Slot},
     orders::CloseReason,
     path_mtu::FullSize,
@@ -277,6 +276,19 @@ pub struct CandidateRtt {
     pub at: Uptime,
     /// The shortest round trip seen; `None` if nothing came back, which does not exclude a dial.
     pub rtt: Option<Duration>,
+}
+
+/// A path that both sides have just opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PunchedPath {
+    /// The node at the other end.
+    pub peer: Prefix,
+    /// The address and port to which its NAT maps its server.
+    pub endpoint: Endpoint,
+    /// The port of this host from which it is to be dialled.
+    pub local_port: u16,
+    /// The end of the time in which it is worth a dial.
+    pub until: Uptime,
 }
 
 /// A peer's route view: its own account, bounded by what this node sees itself.

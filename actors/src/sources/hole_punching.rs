@@ -20,9 +20,9 @@ use exchange::{Exchange, allowed_target};
 use membership::{documents::DocumentStore, peer_api::PeerApiClient};
 use os::clock::Clock;
 use policies::{
-    hole_punching::{NatMapping, PunchAttempts, PunchResult, PunchedPath, Situation},
+    hole_punching::{NatMapping, PunchAttempts, PunchResult, Situation},
     names::{Prefix, Role},
-    observation::{INFINITY, Phase},
+    observation::{INFINITY, Phase, PunchedPath},
     units::Uptime,
 };
 use std::{

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, thread,
     time::{Duration, Instant},
 };
 use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelEntry, TunnelsDocument};
@@ -27,7 +27,7 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(45);
 const METRIC: &str = "warren_hole_punches_total";
 /// Results of attempts in which a path was opened and no tunnel came up.
 const FAILURES: [&str; 2] = ["endpoint_dependent_nat", "no_answer"];
-/// Results of attempts in which no path was opened; the node tries again after ten seconds.
+/// Results of attempts in which no path was opened; the node tries again after five seconds.
 const EARLY_FAILURES: [&str; 2] = ["not_observed", "declined"];
 
 /// The kinds of the two NATs that are measured by default.
@@ -119,7 +119,7 @@ pub fn measure_pair(nats: [NatKind; 2], tries: usize) -> Result<PunchCell> {
     Ok(cell)
 }
 
-/// Starts both nodes; returns the time until their tunnel was up, or the result that one of them reports. Kills them then.
+/// Starts both nodes; returns the time until their tunnel was up, or the result that one of them reports. Stops them then.
 fn try_once(lab: &Lab) -> Result<Result<Duration, String>> {
     let nodes = [lab.node(HIDDEN[0])?, lab.node(HIDDEN[1])?];
     let start = Instant::now();
@@ -138,7 +138,12 @@ fn try_once(lab: &Lab) -> Result<Result<Duration, String>> {
     let log = || nodes.map(|node| node.log_tail(10)).join("---");
     let outcome = outcome.with_context(|| format!("no attempt within 45 s: {}", log()))?;
     progress(format!("{outcome:?}"));
-    nodes.iter().for_each(|node| node.kill());
+    // Others would take a node that was killed for a living one for a while.
+    thread::scope(|scope| {
+        for node in nodes {
+            scope.spawn(|| node.stop());
+        }
+    });
     Ok(outcome)
 }
 

@@ -5,10 +5,11 @@
 use super::loss_ratio::LossRatio;
 use crate::{
     gain::{Gain, Measurements, underlay_area},
-    hole_punching::PunchedPath,
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
-    observation::{BabelTable, Candidate, CandidateRtt, INFINITY, LinkReading, Observation, Phase},
+    observation::{
+        BabelTable, Candidate, CandidateRtt, INFINITY, LinkReading, Observation, Phase, PunchedPath,
+    },
     routes::RouteIndex,
     units::Uptime,
 };

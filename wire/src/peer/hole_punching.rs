@@ -91,7 +91,7 @@ pub struct ObserversDocument {
 /// A node that can see datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observer {
-    /// The node.
+    /// The prefix of the node.
     #[serde(with = "text::one")]
     pub node: Prefix,
     /// Where its server receives datagrams.
@@ -153,7 +153,7 @@ pub struct ObservationDocument {
 /// The source of datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Their token.
+    /// The token of the datagrams.
     #[serde(with = "text::one")]
     pub token: Token,
     /// The address and port from which they came.

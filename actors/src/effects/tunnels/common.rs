@@ -162,11 +162,20 @@ impl Common {
         })
     }
 
-    /// Returns the port from which this peer is to be dialled, if these endpoints are the end of a path that was opened through NATs.
-    pub(super) fn punched_port(&self, peer: Prefix, endpoints: &[Endpoint]) -> Option<u16> {
-        let table = self.table.borrow();
-        let path = table.punched.get(&peer)?;
-        (endpoints == [path.endpoint]).then_some(path.local_port)
+    /// Returns the port from which this peer is to be dialled, if these endpoints are the end of a path that was opened through NATs; then the
+    /// tunnel on the slot counts as one that came by hole punching.
+    pub(super) fn note_punched_port(
+        &self,
+        slot: Slot,
+        peer: Prefix,
+        endpoints: &[Endpoint],
+    ) -> Option<u16> {
+        let path = *self.table.borrow().punched.get(&peer)?;
+        if endpoints != [path.endpoint] {
+            return None;
+        }
+        self.note_punched(slot);
+        Some(path.local_port)
     }
 
     /// Records that the tunnel on a slot came by hole punching.

@@ -213,7 +213,7 @@ impl Tunnels {
                 slot,
                 peer,
                 endpoints,
-                reason: _,
+                ..
             } => self.open(slot, peer, &endpoints),
             Order::Drain { slot, reason } => self.drain(slot, reason),
             Order::Undrain { slot, reason: _ } => self.undrain(slot),
@@ -237,12 +237,10 @@ impl Tunnels {
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
         let is_dialled = processes.dials.values().any(|dial| dial.peer() == peer);
-        if common.route_checks.borrow().is_banned(peer, now) {
-            return;
-        }
+        let is_banned = common.route_checks.borrow().is_banned(peer, now);
         let is_free = common.table.borrow().free_slots(now).contains(&slot)
             && !processes.dials.contains_key(&slot);
-        if !is_free || is_dialled || is_paused || peer == common.settings.me {
+        if !is_free || is_dialled || is_paused || is_banned || peer == common.settings.me {
             return;
         }
         // The slot's last tunnel may have left the link down or silenced.
@@ -256,9 +254,6 @@ impl Tunnels {
             return;
         };
         processes.dials.insert(slot, dial);
-        if common.punched_port(peer, &endpoints).is_some() {
-            common.note_punched(slot);
-        }
         common.add_tunnel(TunnelReading {
             slot,
             peer,

@@ -7,10 +7,12 @@ use os::{
     server_port::{ServerPort, open_free_port},
 };
 use policies::{
-    hole_punching::{NatMapping, OPEN_SPAN, PunchResult, PunchedPath},
+    hole_punching::{NatMapping, OPEN_SPAN, PunchResult},
     names::{Endpoint, Prefix, Transport},
+    observation::PunchedPath,
     units::Uptime,
 };
+use reqwest::StatusCode;
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV4},
@@ -36,7 +38,7 @@ const HTTPS_PORT: u16 = 443;
 /// The settings of hole punching.
 #[derive(Clone, Copy, Debug)]
 pub struct PunchSettings {
-    /// This node.
+    /// The prefix of this node.
     pub me: Prefix,
     /// The network; no datagram is sent into it.
     pub network: Network,
@@ -130,8 +132,11 @@ impl Exchange {
         now: impl Fn() -> Uptime,
     ) -> Result<(PunchedPath, [NatMapping; 2]), PunchResult> {
         let declined = |error: PeerApiError| {
-            tracing::debug!(%peer, error = %Chain(&error), "peer opens no path");
-            PunchResult::Declined
+            tracing::info!(%peer, error = %Chain(&error), "the peer opens no path through both NATs");
+            match error.status() {
+                Some(StatusCode::GATEWAY_TIMEOUT) => PunchResult::NotObserved,
+                Some(_) | None => PunchResult::Declined,
+            }
         };
         let offered = self.peers.fetch_observers(peer).await.map_err(declined)?;
         let mut known = offered.iter().filter(|observer| is_known(observer));

@@ -75,7 +75,10 @@ pub(super) async fn punch_hole(
         punch_times,
         ..
     } = &state.hole_punching;
-    if let Some(why) = state.punches.refusal(exchange.settings.me, caller) {
+    if let Some(why) = state
+        .punches
+        .reason_to_decline(exchange.settings.me, caller)
+    {
         return problem(StatusCode::CONFLICT, why);
     }
     let observers = state.punches.observers();

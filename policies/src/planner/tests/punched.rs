@@ -2,8 +2,7 @@
 
 use super::fixtures::{DIAL, candidate, link, observation, peer, planner, route};
 use crate::{
-    hole_punching::PunchedPath,
-    observation::{LinkReading, Observation, Phase},
+    observation::{LinkReading, Observation, Phase, PunchedPath},
     orders::{CloseReason, OpenReason, Order},
     planner::Planner,
     units::Uptime,
