@@ -13,7 +13,7 @@ mod route_checks;
 pub use hole_punches::HolePunchesRead;
 pub use host_facts::*;
 pub use lan::{LanOutcome, LanPeer, LanRead};
-pub use leases::{Lease, LeasesRead, MissingLease, MissingReason};
+pub use leases::{Lease, LeasesRead, MissingLease, MissingReason, PinholesRead};
 pub use membership_facts::*;
 pub use route_checks::{OriginsClaimed, RoutesSuspected};
 

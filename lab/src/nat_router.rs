@@ -28,6 +28,12 @@ use std::{
 pub const ROUTER_ADDRESS: &str = "192.168.77.1";
 /// The address on the LAN of its first node; the others have those after it.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+/// The router's IPv6 address on the internet, where a lab has given it one.
+pub const ROUTER_IPV6: &str = "2a0c:5c80::2:1";
+/// The range of its LAN, without the end; the first node has the address 2 in it.
+pub const LAN_IPV6: &str = "2a0c:5c80:77:0";
+/// How nft shows that a rule of miniupnpd compares the destination of an IPv6 packet.
+const IPV6_DESTINATION: &str = "@nh,192,128";
 /// Longest wait until miniupnpd exits after SIGTERM.
 const MINIUPNPD_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that nft(8) may take.
@@ -56,7 +62,7 @@ table inet filter {
         type nat hook postrouting priority 100
         policy accept
         jump postrouting_miniupnpd
-        oifname eth0 masquerade
+        meta nfproto ipv4 oifname eth0 masquerade
     }
 }
 ";
@@ -321,6 +327,39 @@ impl NatRouter {
             routed: bytes("routed").with_context(context)?,
             hairpin: bytes("hairpin").with_context(context)?,
         })
+    }
+
+    /// Gives the router and the first node of its LAN public IPv6 addresses; the router drops what it does not expect. miniupnpd is
+    /// started again, since it opens its sockets at the start.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects a change, or miniupnpd cannot be started.
+    pub fn route_ipv6(&self, node_namespace: &str) -> Result<()> {
+        let router_lines = format!(
+            "addr add {ROUTER_IPV6}/64 dev eth0 nodad\naddr add {LAN_IPV6}::1/64 dev lan0 nodad\naddr add fe80::1/64 dev lan0 nodad\n"
+        );
+        ip::batch(Some(&self.namespace), &router_lines)?;
+        netns::write_sysctl(&self.namespace, "net/ipv6/conf/all/forwarding", "1")?;
+        let node_lines = format!(
+            "addr add {LAN_IPV6}::2/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0\n"
+        );
+        ip::batch(Some(node_namespace), &node_lines)?;
+        self.stop_miniupnpd();
+        self.start_miniupnpd(MappingProtocols::All)
+    }
+
+    /// The ports for which the router passes IPv6 packets to a node, one line of nft each.
+    ///
+    /// # Errors
+    /// Fails if nft fails.
+    pub fn pinholes(&self) -> Result<Vec<String>> {
+        let arguments = ["list", "chain", "inet", "filter", "miniupnpd"];
+        let listing = process::run(&self.namespace, Path::new("nft"), arguments, NFT_TIMEOUT)?;
+        let lines = listing.lines().map(str::trim);
+        Ok(lines
+            .filter(|line| line.contains(IPV6_DESTINATION))
+            .map(ToOwned::to_owned)
+            .collect())
     }
 
     /// The present port mappings, one line of nft each.

@@ -17,6 +17,7 @@ use actors::{
         hole_punching::PunchSettings,
         lan_discovery::LanSettings,
         peer_cache::CacheSettings,
+        pinholes::keeper::{PinholeKeeper, PinholeSettings},
         port_mapping::{
             default_gateway::DefaultGateway,
             keeper::{Keeper, LeaseSettings},
@@ -263,6 +264,19 @@ pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<LeaseKeep
             lease_settings(environment),
         ))
     })
+}
+
+/// Builds the keeper of pinholes; returns `None` if requests to the router are turned off, or if there is no server.
+pub(crate) fn pinhole_keeper(environment: &Environment<'_>) -> Option<Rc<PinholeKeeper>> {
+    let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
+    let settings = PinholeSettings {
+        network: environment.identity.network,
+        wanted: environment.host.servers.clone(),
+        random: environment.store.random.clone(),
+        kernel: environment.kernel.clone(),
+    };
+    let ledger = FileLedger::new(environment.paths.pinholes());
+    is_wanted.then(|| Rc::new(PinholeKeeper::new(ledger, settings)))
 }
 
 fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {

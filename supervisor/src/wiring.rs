@@ -40,7 +40,7 @@ use os::process::ChildEvents;
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 21] = [
+pub const ACTORS: [&str; 22] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -56,6 +56,7 @@ pub const ACTORS: [&str; 21] = [
     "peer_api",
     "registry_client",
     "port_mapping",
+    "pinholes",
     "fallback_routes",
     "babeld_flusher",
     "host_reconciler",
@@ -95,6 +96,7 @@ pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProces
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let (registry_client, leases) = wiring.start_endpoint_sources(&sources);
+    let pinholes = wiring.start_pinholes();
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
     let host = wiring.start_host_actors(&tunnels, &registry_client);
     let stop_babeld = to(&wiring.start_babeld(&tunnels, &host, &policy, &sources));
@@ -106,6 +108,7 @@ pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProces
         links: wiring.links,
         events: wiring.events,
         leases,
+        pinholes,
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
         stop_babeld,

@@ -125,6 +125,12 @@ pub struct StatusDocument {
     pub hole_punching: HolePunchingState,
     /// Port mappings on gateways.
     pub leases: Vec<LeaseEntry>,
+    /// Ports for which the firewall of the router is open for IPv6; `external` is the address of this host.
+    #[serde(default)]
+    pub pinholes: Vec<LeaseEntry>,
+    /// Why the router rejects to open one.
+    #[serde(default)]
+    pub pinholes_missing: Option<String>,
     /// Supervised processes, sorted by name.
     pub processes: Vec<ProcessEntry>,
     /// The number of actors restarted after a panic since the start.

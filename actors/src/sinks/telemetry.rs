@@ -28,9 +28,9 @@ use crate::mailboxes::dropped_readings;
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged,
     EndpointsChecked, HolePunchesRead, HostCompared, HostRepaired, KeyShared, LanRead, LeasesRead,
-    LinksSampled, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted,
-    RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened,
-    WaitOverdue,
+    LinksSampled, OwnEndpointsRead, PeersRead, PinholesRead, ProbesRead, ProcessesRead,
+    RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed,
+    TunnelOpened, WaitOverdue,
 };
 use crate::operator::SharedPins;
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -162,6 +162,7 @@ handlers! {
         snapshot.log_leases(&reading);
         snapshot.leases = Arc::new(reading);
     };
+    PinholesRead: |snapshot, reading, _now| snapshot.pinholes = Arc::new(reading);
     ProcessesRead: |snapshot, reading, _now| {
         snapshot.log_processes(&reading);
         snapshot.on_processes_read(reading);

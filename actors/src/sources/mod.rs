@@ -12,6 +12,7 @@ pub mod lan_discovery;
 pub mod peer_api;
 pub mod peer_cache;
 pub mod peer_discovery;
+pub mod pinholes;
 pub mod port_mapping;
 pub mod process_monitor;
 pub mod registry_client;

@@ -8,9 +8,11 @@ use actors::{
         hole_punching::{HolePunching, HolePunchingDeps},
         lan_discovery::{LanDiscovery, LanDiscoveryDeps},
         peer_cache::{PeerCache, PeerCacheDeps},
+        pinholes::{PinholeDeps, Pinholes, keeper::PinholeKeeper},
         registry_client::RegistryClient,
     },
 };
+use std::rc::Rc;
 
 impl Wiring<'_> {
     pub(super) fn start_peer_cache(&self, policy: &Guarded<Policy>) -> Guarded<PeerCache> {
@@ -30,6 +32,18 @@ impl Wiring<'_> {
             readers: vec![to(registry_client), to(&self.telemetry)],
         };
         self.guard("endpoint_checks", deps, EndpointChecker::new);
+    }
+
+    /// Starts the actor that keeps the router's firewall open for IPv6, unless the configuration turns it off.
+    pub(super) fn start_pinholes(&self) -> Option<Rc<PinholeKeeper>> {
+        let keeper = settings_of::pinhole_keeper(self.environment)?;
+        let deps = PinholeDeps {
+            keeper: keeper.clone(),
+            store: self.store.clone(),
+            readers: vec![to(&self.telemetry)],
+        };
+        self.guard("pinholes", deps, Pinholes::new);
+        Some(keeper)
     }
 
     /// Starts the actor that opens paths to nodes behind NATs.

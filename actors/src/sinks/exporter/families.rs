@@ -222,6 +222,8 @@ families! {
     Gauge warren_lease_missing &["reason"],
         "1 for the reason why a port has no mapping on the gateway, 0 for the others.",
         |source| missing_lease(source.node);
+    Gauge warren_pinholes &["transport"], "Ports for which the firewall of the router is open for IPv6.",
+        |source| pinholes(source.node);
     Gauge warren_lan_nodes &[], "Other nodes that answer on the LANs of the host.",
         |source| one([], float(count(source.node.lan.nodes.iter())));
     Counter warren_lan_messages_total &["outcome"],

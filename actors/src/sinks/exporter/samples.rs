@@ -253,6 +253,15 @@ pub(super) fn lan_messages(node: &Snapshot) -> Vec<Sample> {
     LanOutcome::LABELS.map(sample_of).to_vec()
 }
 
+pub(super) fn pinholes(node: &Snapshot) -> Vec<Sample> {
+    let sample_of = |transport: Transport| {
+        let pinholes = node.pinholes.pinholes.iter();
+        let matching = pinholes.filter(|pinhole| pinhole.transport == transport);
+        (vec![transport.to_string()], float(count(matching)))
+    };
+    [Transport::Udp, Transport::Tcp].map(sample_of).to_vec()
+}
+
 pub(super) fn hole_punches(node: &Snapshot) -> Vec<Sample> {
     let sample_of = |result: PunchResult| {
         let total = node.hole_punches.totals.get(&result);

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::messages::{
     ActorRestarted, CandidateProbed, Decided, EndpointsChecked, HolePunchesRead, LanRead,
-    LeasesRead, OwnCertificate, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead,
-    RoutesSuspected, WaitOverdue,
+    LeasesRead, OwnCertificate, OwnEndpointsRead, PeersRead, PinholesRead, ProbesRead,
+    ProcessesRead, RoutesSuspected, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
@@ -92,6 +92,8 @@ pub struct Snapshot {
     pub pins: Arc<BTreeSet<Prefix>>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
+    /// The last reading of the ports for which the router's firewall is open.
+    pub pinholes: Arc<PinholesRead>,
     /// The last reading of all supervised processes.
     pub processes: Arc<ProcessesRead>,
     /// The sums over all processes that ever ran.
@@ -162,6 +164,7 @@ impl Snapshot {
             names: Arc::default(),
             lan: Arc::default(),
             hole_punches: Arc::default(),
+            pinholes: Arc::default(),
             pins: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,
