@@ -7,6 +7,7 @@
 pub mod deciders;
 pub mod effects;
 pub mod guardian;
+mod hole_punches;
 mod http_connections;
 pub mod live_settings;
 pub mod mailboxes;

@@ -3,15 +3,17 @@
 //! previous one, so it is sent by [`crate::mailboxes::offer`], which drops it if the mailbox is full. Orders and
 //! life-cycle events are few, and are sent by `do_send`, which always delivers.
 
+mod hole_punches;
 mod host_facts;
 mod lan;
 mod leases;
 mod membership_facts;
 mod route_checks;
 
+pub use hole_punches::HolePunchesRead;
 pub use host_facts::*;
 pub use lan::{LanOutcome, LanPeer, LanRead};
-pub use leases::{Lease, LeasesRead, MissingLease, MissingReason};
+pub use leases::{Lease, LeasesRead, MissingLease, MissingReason, PinholesRead};
 pub use membership_facts::*;
 pub use route_checks::{OriginsClaimed, RoutesSuspected};
 

@@ -4,14 +4,15 @@
 //! what they need from the tunnel table; only the tunnels actor writes it.
 
 use crate::{
-    live_settings::SharedLiveSettings, operator::SharedPins, restart_lock::SharedRestartLock,
+    hole_punches::SharedHolePunches, live_settings::SharedLiveSettings, operator::SharedPins,
+    restart_lock::SharedRestartLock,
 };
 use arc_swap::ArcSwap;
 use membership::{documents::DocumentStore, node_names::NodeNames, peer_api::SharedNodeDocument};
 use os::{clock::Clock, randomness::Randomness};
 use policies::{
     names::{Endpoint, Prefix, Slot},
-    observation::{Candidate, Phase, TunnelReading},
+    observation::{Candidate, Phase, PunchedPath, TunnelReading},
     route_checks::{Members, RouteChecks},
     route_view::RouteView,
     shared_keys::SharedKeys,
@@ -68,6 +69,8 @@ pub struct Store {
     pub members: Rc<Cell<Option<Members>>>,
     /// The restart lock that this node grants to itself or to its neighbours.
     pub restart_lock: SharedRestartLock,
+    /// What is known of paths between this node and others behind NATs.
+    pub punches: SharedHolePunches,
     /// The settings that a reload of the configuration changes.
     pub settings: SharedLiveSettings,
     /// Whether the host drops what the node should forward for others; only the host reconciler changes it.
@@ -92,6 +95,7 @@ impl Store {
         };
         Self {
             restart_lock: SharedRestartLock::new(me, clock.clone()),
+            punches: SharedHolePunches::new(clock.clone()),
             clock,
             random: Randomness::from_system(),
             tunnels: Rc::default(),
@@ -198,6 +202,10 @@ pub struct TunnelTable {
     /// The peers to which UDP carried small packets only, and when that was noticed. The prober adds them; entries are at most one
     /// for each peer of [`Self::dials`], and expire after [`NARROW_SPAN`].
     pub narrow_since: BTreeMap<Prefix, Uptime>,
+    /// The paths to peers behind NATs that are open; the hole punching actor adds and removes them.
+    pub punched: BTreeMap<Prefix, PunchedPath>,
+    /// Slots whose tunnel came by hole punching.
+    pub punched_slots: BTreeSet<Slot>,
     /// All dialling slots that exist, sorted. Their numbers have no gap.
     pub dialling_slots: Vec<Slot>,
     /// Slots whose tunnel has closed, and until when no new tunnel is opened on each; at most one entry per slot.

@@ -110,6 +110,7 @@ async fn the_document_lists_every_value_that_a_label_can_take() {
         "phase",
         "kind",
         "change",
+        "result",
         "reading",
         "finding",
         "severity",

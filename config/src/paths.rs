@@ -97,6 +97,11 @@ impl Paths {
         self.state().join("leases.json")
     }
 
+    /// The ledger of ports for which the router's firewall was opened.
+    pub fn pinholes(&self) -> PathBuf {
+        self.state().join("pinholes.json")
+    }
+
     /// Host settings that we changed, with their old values (JSON), 0600.
     pub fn sysctls(&self) -> PathBuf {
         self.state().join("sysctls.json")

@@ -6,7 +6,11 @@ use std::{fmt::Debug, net::IpAddr};
 use wire::{
     endpoints::{class_of, dialable},
     overlay::Network,
-    peer::{MAX_DISTANCES, MAX_NODES, NodeDocument, PeersDocument, RouteViewDocument},
+    peer::{
+        HolePunchDocument, HolePunchRequest, MAX_DISTANCES, MAX_NODES, MAX_OBSERVERS, MAX_TOKENS,
+        NodeDocument, ObservationDocument, ObservationRequest, ObserversDocument, PeersDocument,
+        RouteViewDocument, Token,
+    },
     registry::{Announced, Bootstrap, Node},
     text::FEW,
 };
@@ -23,6 +27,20 @@ pub fn check(input: &[u8]) {
         check_nodes(&bootstrap.nodes);
     }
     round_trip::<Announced>(input);
+    if let Some(document) = round_trip::<ObserversDocument>(input) {
+        assert!(document.observers.len() <= MAX_OBSERVERS);
+    }
+    if let Some(request) = round_trip::<ObservationRequest>(input) {
+        assert!(request.tokens.len() <= MAX_TOKENS);
+    }
+    if let Some(document) = round_trip::<ObservationDocument>(input) {
+        assert!(document.seen.len() <= MAX_TOKENS);
+    }
+    round_trip::<HolePunchRequest>(input);
+    round_trip::<HolePunchDocument>(input);
+    if let Some(token) = Token::of_datagram(input) {
+        assert_eq!(token.datagram(), input);
+    }
     if let Some(view) = round_trip::<RouteViewDocument>(input) {
         assert!(view.distances.len() <= MAX_DISTANCES);
     }

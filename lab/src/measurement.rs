@@ -10,6 +10,7 @@ use lab::measure::{
     recover::{FatalSignal, Fault},
     rotate::Change,
 };
+use lab::nat_router::NatKind;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -149,6 +150,15 @@ pub(crate) enum Measurement {
         #[arg(long, default_value_t = 20)]
         crowd: usize,
     },
+    /// How often two nodes behind NATs get a tunnel to each other, by the kinds of their NATs.
+    Punch {
+        /// Number of tries with each pair of NATs; a try takes about ten seconds, and half a minute if it fails.
+        #[arg(long, default_value_t = 20)]
+        tries: usize,
+        /// The kinds of the NATs of one pair [default: all seven pairs].
+        #[arg(long, value_enum, num_args = 2)]
+        nats: Vec<NatKind>,
+    },
     /// The time until each alert fires and ends, by a real Prometheus and a real Alertmanager.
     Alerts {
         /// The groups of alerts; each needs up to five minutes.
@@ -282,6 +292,13 @@ impl Measurement {
                 to_json(measure::hosts::measure(&groups, extent)?)
             }
             Self::Hang => to_json(measure::hang::measure()?),
+            Self::Punch { tries, nats } => {
+                let pairs = match nats.as_slice() {
+                    [first, second] => vec![[*first, *second]],
+                    _ => measure::punch::PAIRS.to_vec(),
+                };
+                to_json(measure::punch::measure(&pairs, tries)?)
+            }
             Self::Lan { crowd } => to_json(measure::lan::measure(crowd)?),
             Self::Alerts { groups } => to_json(measure::alerts::measure(
                 &groups,

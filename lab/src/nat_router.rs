@@ -11,7 +11,9 @@ use crate::{
     process::{self, Process, run_with_input},
 };
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use nix::libc;
+use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs,
@@ -26,6 +28,12 @@ use std::{
 pub const ROUTER_ADDRESS: &str = "192.168.77.1";
 /// The address on the LAN of its first node; the others have those after it.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+/// The router's IPv6 address on the internet, where a lab has given it one.
+pub const ROUTER_IPV6: &str = "2a0c:5c80::2:1";
+/// The range of its LAN, without the end; the first node has the address 2 in it.
+pub const LAN_IPV6: &str = "2a0c:5c80:77:0";
+/// How nft shows that a rule of miniupnpd compares the destination of an IPv6 packet.
+const IPV6_DESTINATION: &str = "@nh,192,128";
 /// Longest wait until miniupnpd exits after SIGTERM.
 const MINIUPNPD_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that nft(8) may take.
@@ -54,7 +62,7 @@ table inet filter {
         type nat hook postrouting priority 100
         policy accept
         jump postrouting_miniupnpd
-        oifname eth0 masquerade
+        meta nfproto ipv4 oifname eth0 masquerade
     }
 }
 ";
@@ -133,6 +141,45 @@ table inet lan_bytes {
 }
 ";
 
+/// How a NAT treats packets from the internet, and how it maps ports (RFC 3489, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum NatKind {
+    /// Whatever arrives at the node's external port is passed to it.
+    FullCone,
+    /// Only packets of hosts to which the node has sent are passed.
+    Restricted,
+    /// Only packets of hosts and ports to which the node has sent are passed.
+    PortRestricted,
+    /// The same, and each destination sees another external port.
+    Symmetric,
+}
+
+impl NatKind {
+    /// The rules of this kind. The router drops other packets from the internet, as most do.
+    fn rules(self) -> String {
+        let to_node = format!("udp dport 1024-65535 dnat ip to {NODE_ADDRESS}");
+        let prerouting = match self {
+            Self::FullCone => format!("iifname eth0 {to_node}"),
+            Self::Restricted => format!("iifname eth0 ip saddr @peers {to_node}"),
+            Self::PortRestricted | Self::Symmetric => String::new(),
+        };
+        let masquerade = match self {
+            Self::Symmetric => "oifname eth0 masquerade fully-random",
+            Self::FullCone | Self::Restricted | Self::PortRestricted => "",
+        };
+        format!(
+            "table inet kind\ndelete table inet kind\ntable inet kind {{\n\
+             set peers {{\ntype ipv4_addr\nflags dynamic,timeout\ntimeout 60s\n}}\n\
+             chain input {{\ntype filter hook input priority 0\niifname eth0 meta l4proto udp ct state new drop\n}}\n\
+             chain forward {{\ntype filter hook forward priority -1\niifname lan0 add @peers {{ ip daddr }}\n}}\n\
+             chain prerouting {{\ntype nat hook prerouting priority -110\n{prerouting}\n}}\n\
+             chain postrouting {{\ntype nat hook postrouting priority 90\n{masquerade}\n}}\n}}\n\
+             insert rule inet filter forward ct status dnat accept\n"
+        )
+    }
+}
+
 /// The bytes that a router got from its LAN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanBytes {
@@ -193,6 +240,15 @@ impl NatRouter {
     /// The router's namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Turns the router into one of this kind, which maps no ports on request.
+    ///
+    /// # Errors
+    /// Fails if nft cannot be started or fails.
+    pub fn set_kind(&self, kind: NatKind) -> Result<()> {
+        self.stop_miniupnpd();
+        load_nft_rules(&self.namespace, &kind.rules())
     }
 
     /// Passes what arrives at this TCP port from the internet to the node, as an operator would configure it by hand.
@@ -271,6 +327,39 @@ impl NatRouter {
             routed: bytes("routed").with_context(context)?,
             hairpin: bytes("hairpin").with_context(context)?,
         })
+    }
+
+    /// Gives the router and the first node of its LAN public IPv6 addresses; the router drops what it does not expect. miniupnpd is
+    /// started again, since it opens its sockets at the start.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects a change, or miniupnpd cannot be started.
+    pub fn route_ipv6(&self, node_namespace: &str) -> Result<()> {
+        let router_lines = format!(
+            "addr add {ROUTER_IPV6}/64 dev eth0 nodad\naddr add {LAN_IPV6}::1/64 dev lan0 nodad\naddr add fe80::1/64 dev lan0 nodad\n"
+        );
+        ip::batch(Some(&self.namespace), &router_lines)?;
+        netns::write_sysctl(&self.namespace, "net/ipv6/conf/all/forwarding", "1")?;
+        let node_lines = format!(
+            "addr add {LAN_IPV6}::2/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0\n"
+        );
+        ip::batch(Some(node_namespace), &node_lines)?;
+        self.stop_miniupnpd();
+        self.start_miniupnpd(MappingProtocols::All)
+    }
+
+    /// The ports for which the router passes IPv6 packets to a node, one line of nft each.
+    ///
+    /// # Errors
+    /// Fails if nft fails.
+    pub fn pinholes(&self) -> Result<Vec<String>> {
+        let arguments = ["list", "chain", "inet", "filter", "miniupnpd"];
+        let listing = process::run(&self.namespace, Path::new("nft"), arguments, NFT_TIMEOUT)?;
+        let lines = listing.lines().map(str::trim);
+        Ok(lines
+            .filter(|line| line.contains(IPV6_DESTINATION))
+            .map(ToOwned::to_owned)
+            .collect())
     }
 
     /// The present port mappings, one line of nft each.

@@ -103,6 +103,7 @@ fn tunnel(number: usize) -> MapGroup {
         rtt_seconds: Some(0.003 + scale / 10_000.0),
         loss_ratio: Some(if number == 3 { 0.04 } else { 0.0 }),
         full_size_packets: "carried".to_owned(),
+        hole_punched: false,
         verdict: Some("kept: carries its share".to_owned()),
     };
     MapGroup {

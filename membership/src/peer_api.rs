@@ -3,6 +3,8 @@
 //! Answers are limited in size and time, and endpoints that nobody could dial are dropped. The certificate proves which
 //! node answers; nothing proves that the answer is true.
 
+mod hole_punching;
+
 use crate::{
     credentials::{self, CredentialsError, NodeCredentials},
     node_names::NodeNames,
@@ -83,6 +85,16 @@ pub enum PeerApiError {
         /// The node that the answer is about.
         answered: Prefix,
     },
+}
+
+impl PeerApiError {
+    /// Returns the status with which the node rejected the call; `None` if it did not.
+    pub fn status(&self) -> Option<reqwest::StatusCode> {
+        match self {
+            Self::Http { source, .. } => source.status(),
+            Self::TooLong { .. } | Self::Document { .. } | Self::OtherNode { .. } => None,
+        }
+    }
 }
 
 /// A client of the peer API of all nodes; cheap to clone. All clones share one certificate.

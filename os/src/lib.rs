@@ -14,6 +14,7 @@
 //! | notice that a neighbour asks babeld for a fresh sequence number | [`babel_listener`] |
 //! | send and receive multicasts on one link | [`link_socket`] |
 //! | make the kernel send smaller packets to one destination | [`path_mtu`] |
+//! | send and receive datagrams at the port of a server that runs | [`server_port`] |
 //! | find whether the host has a route to an address | [`route_check`] |
 //! | find whether another program shares a UDP port | [`udp_ports`] |
 //! | read what processes use, and how many packets their sockets dropped | [`process_usage`], [`socket_drops`] |
@@ -35,5 +36,6 @@ pub mod process_usage;
 pub mod randomness;
 pub mod route_check;
 pub mod server_drops;
+pub mod server_port;
 pub mod socket_drops;
 pub mod udp_ports;

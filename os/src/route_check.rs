@@ -23,9 +23,18 @@ pub(crate) fn connect(peer: IpAddr, uid: u32) -> io::Result<Socket> {
         IpAddr::V6(_) => Domain::IPV6,
     };
     let socket = Socket::new(domain, Type::DGRAM, None)?;
-    fchown(&socket, Some(Uid::from_raw(uid)), None)?;
+    use_routes_of(&socket, uid)?;
     socket.connect(&SocketAddr::new(peer, DISCARD).into())?;
     Ok(socket)
+}
+
+/// Lets the packets of this socket take the routes of packets of `uid`.
+///
+/// # Errors
+///
+/// The process lacks CAP_CHOWN.
+pub(crate) fn use_routes_of(socket: &Socket, uid: u32) -> io::Result<()> {
+    Ok(fchown(socket, Some(Uid::from_raw(uid)), None)?)
 }
 
 /// Returns whether packets of `uid` have a route to `peer`. If that cannot be found out, there is one.

@@ -90,6 +90,7 @@ fn observation() -> Observation {
     let strangers = || (0..1_024).map(|number| prefix(TUNNELS + 2 + number * 8));
     let now = Uptime::from_secs(100_000);
     Observation {
+        punched: Vec::new(),
         at: now,
         links: (0..TUNNELS).map(link).collect(),
         babel: Some(Arc::new(BabelTable {

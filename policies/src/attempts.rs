@@ -19,6 +19,8 @@ pub struct Attempt {
     pub endpoint: Endpoint,
     /// Whether the network's second `tls-crypt` key is used instead of the first.
     pub uses_other_key: bool,
+    /// The port of this host from which the endpoint is dialled; `None` for any.
+    pub local_port: Option<u16>,
 }
 
 /// The attempts of one dial, and how far the current one is.
@@ -44,6 +46,7 @@ impl Attempts {
             endpoints.iter().map(move |endpoint| Attempt {
                 endpoint: *endpoint,
                 uses_other_key,
+                local_port: None,
             })
         });
         let mut untried: VecDeque<_> = attempts.collect();
@@ -53,6 +56,21 @@ impl Attempts {
             is_patient,
             unanswered_since: None,
         })
+    }
+
+    /// Makes all attempts from this port.
+    pub fn with_local_port(mut self, local_port: Option<u16>) -> Self {
+        let attempts = self.untried.iter_mut().chain([&mut self.current]);
+        attempts.for_each(|attempt| attempt.local_port = local_port);
+        self
+    }
+
+    /// Starts over with the current endpoint alone, which has its full time.
+    pub fn start_over(&mut self, is_key_replaced: bool) {
+        let current = self.current;
+        if let Some(attempts) = Self::new(&[current.endpoint], is_key_replaced, true) {
+            *self = attempts.with_local_port(current.local_port);
+        }
     }
 
     /// The attempts of a dial that has succeeded with this one.
@@ -150,8 +168,25 @@ mod tests {
         let expected = expected.map(|(index, uses_other_key)| Attempt {
             endpoint: endpoints()[index],
             uses_other_key,
+            local_port: None,
         });
         assert_eq!(made, expected);
         assert!(Attempts::new(&[], true, false).is_none());
+    }
+
+    #[test]
+    fn all_attempts_are_made_from_the_port_of_an_opened_path_and_so_are_those_after_a_restart() {
+        let attempts = Attempts::new(&endpoints(), false, false).unwrap();
+        let mut attempts = attempts.with_local_port(Some(40_000));
+        attempts.advance();
+        let last = attempts.current();
+        assert_eq!(
+            (last.endpoint, last.local_port),
+            (endpoints()[1], Some(40_000))
+        );
+        attempts.start_over(true);
+        assert_eq!(attempts.current(), last);
+        let next = attempts.advance();
+        assert_eq!((next.uses_other_key, next.local_port), (true, Some(40_000)));
     }
 }

@@ -11,6 +11,7 @@ pub mod endpoint_checks;
 pub mod forwarding;
 pub mod gain;
 pub mod histogram;
+pub mod hole_punching;
 pub mod ipv4_overlap;
 pub mod lan_discovery;
 pub mod life;

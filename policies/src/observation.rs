@@ -278,6 +278,19 @@ pub struct CandidateRtt {
     pub rtt: Option<Duration>,
 }
 
+/// A path that both sides have just opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PunchedPath {
+    /// The node at the other end.
+    pub peer: Prefix,
+    /// The address and port to which its NAT maps its server.
+    pub endpoint: Endpoint,
+    /// The port of this host from which it is to be dialled.
+    pub local_port: u16,
+    /// The end of the time in which it is worth a dial.
+    pub until: Uptime,
+}
+
 /// A peer's route view: its own account, bounded by what this node sees itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRouteView {
@@ -315,6 +328,8 @@ pub struct Observation {
     pub views: Vec<PeerRouteView>,
     /// Slots that may take a new dialled tunnel now.
     pub free_slots: Vec<Slot>,
+    /// The paths that this node and a peer behind NAT have just opened, at most one per peer.
+    pub punched: Vec<PunchedPath>,
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ reasons! {
         OnLan = "on_lan",
         /// An operator asked for it (`warren dial`).
         Operator = "operator",
+        /// Both nodes are behind NATs, and have just sent to each other, so that these let the tunnel pass.
+        HolePunched = "hole_punched",
         /// There are fewer dialled tunnels than wanted, and the peer was drawn at random.
         Fill = "fill",
         /// A tunnel to the peer shortens both ends' routes more than one to any other candidate.

@@ -107,6 +107,8 @@ pub struct Planner {
     unused_before: BTreeSet<(Slot, Prefix)>,
     /// Tunnels that were dialled for their gain; all others were dialled at random.
     chosen: BTreeSet<(Slot, Prefix)>,
+    /// Dialled tunnels that came by hole punching.
+    punched: BTreeSet<(Slot, Prefix)>,
     /// The seed that picks which of the tunnels dialled at random are protected from replacement.
     salt: u64,
     dialling: Dialling,
@@ -146,6 +148,7 @@ impl Planner {
             given_up: BTreeMap::new(),
             unused_before: BTreeSet::new(),
             chosen: BTreeSet::new(),
+            punched: BTreeSet::new(),
             salt,
             dialling: Dialling::new(salt),
             refreshes_since_close: 0,
@@ -218,12 +221,13 @@ impl Planner {
             allows_one_more: limit == self.wanted(),
             started_at,
             random: random.saturating_sub(self.by_chance(&snapshot).count()),
+            punched: self.wanted(),
         };
         let pinned = self.pinned();
         let dials = self
             .dialling
             .dial(&snapshot, &pinned, allowance, &mut self.rng);
-        self.note_gains(&dials);
+        self.note_reasons(&dials);
         plan.decisions.extend(dials);
         if self.has_verdicts && (self.next_verdicts <= now || !plan.decisions.is_empty()) {
             self.next_verdicts = now + VERDICT_INTERVAL;
@@ -268,14 +272,15 @@ impl Planner {
 
     /// The number of dialled tunnels now allowed.
     ///
-    /// Nodes behind closed gateways would fill everybody's servers, so a node that nobody reaches dials few. While no
-    /// node can know yet whether it is one, all dial what they want, so that a network that starts together is whole
-    /// at once.
+    /// Nodes behind closed gateways would fill everybody's servers, so a node that nobody reaches dials few; its tunnels to
+    /// others of its kind, which came by hole punching, do not count. While no node can know yet whether it is one, all dial
+    /// what they want, so that a network that starts together is whole at once.
     fn limit(&self, started_at: Uptime, now: Uptime, was_reached: bool) -> usize {
         let grace = self.refreshes(UNREACHED_GRACE);
         let is_unreached = !was_reached && now.since(started_at) >= grace;
         if is_unreached {
-            self.wanted().min(UNREACHED_LIMIT)
+            let limit = UNREACHED_LIMIT.saturating_add(self.punched.len());
+            self.wanted().min(limit)
         } else {
             self.wanted()
         }
@@ -289,17 +294,24 @@ impl Planner {
         self.chosen.contains(&(link.tunnel.slot, link.tunnel.peer))
     }
 
-    fn note_gains(&mut self, dials: &[Decision]) {
+    fn note_reasons(&mut self, dials: &[Decision]) {
         for dial in dials {
-            if let Order::Open {
-                slot,
-                peer,
-                reason: OpenReason::Gain,
-                endpoints: _,
+            let Order::Open {
+                slot, peer, reason, ..
             } = dial.order
-            {
-                self.chosen.insert((slot, peer));
-            }
+            else {
+                continue;
+            };
+            match reason {
+                OpenReason::Gain => self.chosen.insert((slot, peer)),
+                OpenReason::HolePunched => self.punched.insert((slot, peer)),
+                OpenReason::Bootstrap
+                | OpenReason::Pinned
+                | OpenReason::OnLan
+                | OpenReason::Operator
+                | OpenReason::Fill
+                | OpenReason::MissingFromTable => false,
+            };
         }
     }
 

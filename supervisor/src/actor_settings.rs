@@ -14,8 +14,10 @@ use actors::{
         candidate_prober::CandidateProberSettings,
         credentials::CredentialSettings,
         documents::DocumentSettings,
+        hole_punching::PunchSettings,
         lan_discovery::LanSettings,
         peer_cache::CacheSettings,
+        pinholes::keeper::{PinholeKeeper, PinholeSettings},
         port_mapping::{
             default_gateway::DefaultGateway,
             keeper::{Keeper, LeaseSettings},
@@ -169,12 +171,25 @@ pub(crate) fn tunnels(environment: &Environment<'_>) -> tunnels::TunnelSettings 
 }
 
 pub(crate) fn openvpn_sockets(environment: &Environment<'_>) -> OpenvpnSockets {
-    let host = environment.host;
+    OpenvpnSockets {
+        uid: environment.host.openvpn_rights.uid,
+        server_port: udp_port(environment.host),
+    }
+}
+
+/// Returns the port of the UDP server.
+fn udp_port(host: &Host) -> Option<u16> {
     let mut servers = host.servers.iter();
     let server = servers.find(|(transport, _)| *transport == Transport::Udp);
-    OpenvpnSockets {
-        uid: host.openvpn_rights.uid,
-        server_port: server.map(|(_, port)| *port),
+    server.map(|(_, port)| *port)
+}
+
+pub(crate) fn hole_punching(environment: &Environment<'_>) -> PunchSettings {
+    PunchSettings {
+        me: environment.identity.me,
+        network: environment.identity.network,
+        server_port: udp_port(environment.host),
+        openvpn_uid: environment.host.openvpn_rights.uid,
     }
 }
 
@@ -249,6 +264,19 @@ pub(crate) fn lease_keeper(environment: &Environment<'_>) -> Option<Rc<LeaseKeep
             lease_settings(environment),
         ))
     })
+}
+
+/// Builds the keeper of pinholes; returns `None` if requests to the router are turned off, or if there is no server.
+pub(crate) fn pinhole_keeper(environment: &Environment<'_>) -> Option<Rc<PinholeKeeper>> {
+    let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
+    let settings = PinholeSettings {
+        network: environment.identity.network,
+        wanted: environment.host.servers.clone(),
+        random: environment.store.random.clone(),
+        kernel: environment.kernel.clone(),
+    };
+    let ledger = FileLedger::new(environment.paths.pinholes());
+    is_wanted.then(|| Rc::new(PinholeKeeper::new(ledger, settings)))
 }
 
 fn lease_settings(environment: &Environment<'_>) -> LeaseSettings {

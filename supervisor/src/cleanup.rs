@@ -8,12 +8,18 @@ use crate::{
     host::{self, Leftovers},
     identity::NodeIdentity,
     pid_file,
-    shutdown::release_leases,
+    shutdown::{release_leases, release_pinholes},
 };
-use actors::sources::port_mapping::{
-    default_gateway::DefaultGateway,
-    keeper::{Keeper, LeaseSettings},
-    ledger::{self, FileLedger},
+use actors::sources::{
+    pinholes::{
+        firewall::Pinhole,
+        keeper::{PinholeKeeper, PinholeSettings},
+    },
+    port_mapping::{
+        default_gateway::DefaultGateway,
+        keeper::{Keeper, LeaseSettings},
+        ledger::{self, FileLedger, Mapping},
+    },
 };
 use config::paths::Paths;
 use membership::documents::PrivateEndpoints;
@@ -82,6 +88,7 @@ pub fn clean_up(paths: &Paths) -> Result<Cleanup, CleanupError> {
         let kernel = Kernel::open(paths.root()).map_err(StartError::from)?;
         let leftovers = host::remove_leftovers(&kernel, paths).await?;
         let (mappings, kept_mappings) = release_mappings(paths).await;
+        end_pinholes(paths, &kernel).await;
         host::remove_runtime_files(paths);
         Ok(Cleanup {
             leftovers,
@@ -104,10 +111,31 @@ fn create_run_folder(paths: &Paths) -> Result<(), StartError> {
     host::create_folder(&folder).map_err(failed(&folder))
 }
 
+/// Closes the router's firewall for the ports of the ledger.
+async fn end_pinholes(paths: &Paths, kernel: &Kernel) {
+    if ledger::read::<Pinhole>(&paths.pinholes()).is_empty() {
+        return;
+    }
+    let Ok(identity) = NodeIdentity::read(paths) else {
+        return;
+    };
+    let settings = PinholeSettings {
+        network: identity.network,
+        wanted: Vec::new(),
+        random: Randomness::from_system(),
+        kernel: kernel.clone(),
+    };
+    release_pinholes(&PinholeKeeper::new(
+        FileLedger::new(paths.pinholes()),
+        settings,
+    ))
+    .await;
+}
+
 /// Removes the port mappings of the ledger from the router. Returns how many there were, and, if they were left,
 /// the reason.
 async fn release_mappings(paths: &Paths) -> (usize, Option<String>) {
-    let recorded = ledger::read(&paths.leases()).len();
+    let recorded = ledger::read::<Mapping>(&paths.leases()).len();
     if recorded == 0 {
         return (0, None);
     }

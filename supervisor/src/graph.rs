@@ -9,7 +9,10 @@ use actors::{
     },
     messages::SettingsChanged,
     operator::OperatorOrdered,
-    sources::babeld::{BabeldProcess, StopBabeld},
+    sources::{
+        babeld::{BabeldProcess, StopBabeld},
+        pinholes::keeper::PinholeKeeper,
+    },
     store::Store,
 };
 use os::process::{ChildEvents, ProcessReading};
@@ -24,6 +27,8 @@ pub struct Graph {
     /// The queues of the events of OpenVPN and of babeld.
     pub(crate) events: [ChildEvents; 2],
     pub(crate) leases: Option<Rc<LeaseKeeper>>,
+    /// The keeper of pinholes, if there is one.
+    pub(crate) pinholes: Option<Rc<PinholeKeeper>>,
     pub(crate) drain_all: Recipient<DrainAll>,
     pub(crate) stop_all: Recipient<StopAll>,
     pub(crate) stop_babeld: Recipient<StopBabeld>,

@@ -5,6 +5,7 @@ use actors::{
     effects::tunnels::{DrainAll, StopAll},
     sources::{
         babeld::StopBabeld,
+        pinholes::keeper::PinholeKeeper,
         port_mapping::{
             default_gateway::DefaultGateway,
             keeper::{Keeper, LeaseError},
@@ -74,6 +75,22 @@ impl Graph {
     }
 }
 
+/// Ends the pinholes of a node, within [`LEASE_RELEASE_TIMEOUT`].
+pub(crate) async fn release_pinholes(keeper: &PinholeKeeper) {
+    let released = tokio::time::timeout(LEASE_RELEASE_TIMEOUT, keeper.release()).await;
+    match released {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(error = %Chain(&error), "the router's firewall was not closed; that expires by itself");
+        }
+        Err(_) => {
+            tracing::warn!(
+                "the router did not answer, so its firewall stays open until that expires"
+            );
+        }
+    }
+}
+
 /// The reason why port mappings were not removed from the gateway.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReleaseError {
@@ -137,7 +154,12 @@ pub async fn stop_children_and_restore_host(
     graph.stop_tunnels();
     tokio::join!(
         wait_until(clock, || graph.have_tunnels_exited()),
-        graph.release_leases()
+        graph.release_leases(),
+        async {
+            if let Some(keeper) = &graph.pinholes {
+                release_pinholes(keeper).await;
+            }
+        }
     );
     match kernel.sweep(&paths.sysctls()).await {
         Ok(swept) => tracing::info!(?swept, "host restored"),

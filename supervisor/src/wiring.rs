@@ -24,6 +24,7 @@ use actors::{
         candidate_prober::{CandidateProber, CandidateProberDeps},
         credentials::{Credentials, CredentialsDeps},
         documents::{Documents, DocumentsDeps},
+        hole_punching::HolePunching,
         peer_api::{PeerApi, PeerApiDeps},
         peer_cache::PeerCache,
         peer_discovery::{PeerDiscovery, PeerDiscoveryDeps},
@@ -39,7 +40,7 @@ use os::process::ChildEvents;
 use std::rc::Rc;
 
 /// The names of all guarded actors.
-pub const ACTORS: [&str; 20] = [
+pub const ACTORS: [&str; 22] = [
     "telemetry",
     "tunnels",
     "policy",
@@ -51,9 +52,11 @@ pub const ACTORS: [&str; 20] = [
     "peer_discovery",
     "lan_discovery",
     "endpoint_checks",
+    "hole_punching",
     "peer_api",
     "registry_client",
     "port_mapping",
+    "pinholes",
     "fallback_routes",
     "babeld_flusher",
     "host_reconciler",
@@ -93,6 +96,7 @@ pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProces
     let (policy, prober) = wiring.start_deciders(&tunnels);
     let sources = wiring.start_membership_sources(&tunnels, &policy, &prober);
     let (registry_client, leases) = wiring.start_endpoint_sources(&sources);
+    let pinholes = wiring.start_pinholes();
     wiring.start_samplers(&policy, &prober, &sources.candidate_prober);
     let host = wiring.start_host_actors(&tunnels, &registry_client);
     let stop_babeld = to(&wiring.start_babeld(&tunnels, &host, &policy, &sources));
@@ -104,6 +108,7 @@ pub fn wire(environment: &Environment<'_>, processes: (Connections, BabeldProces
         links: wiring.links,
         events: wiring.events,
         leases,
+        pinholes,
         drain_all: to(&tunnels),
         stop_all: to(&tunnels),
         stop_babeld,
@@ -119,6 +124,7 @@ struct MembershipSources {
     credentials: Guarded<Credentials>,
     documents: Guarded<Documents>,
     peer_discovery: Guarded<PeerDiscovery>,
+    hole_punching: Guarded<HolePunching>,
 }
 
 impl<'a> Wiring<'a> {
@@ -237,11 +243,14 @@ impl<'a> Wiring<'a> {
         };
         let peer_discovery = self.guard("peer_discovery", deps, PeerDiscovery::new);
         self.start_lan_discovery(&peer_cache);
+        let hole_punching = self.start_hole_punching();
         let deps = PeerApiDeps {
             address: settings_of::peer_api_address(self.environment),
             store: self.store.clone(),
             server_tls: self.environment.server_tls.clone(),
             offered: to(&documents),
+            punch_settings: settings_of::hole_punching(self.environment),
+            peers: self.environment.peers.clone(),
         };
         self.guard("peer_api", deps, PeerApi::new);
         MembershipSources {
@@ -250,6 +259,7 @@ impl<'a> Wiring<'a> {
             credentials,
             documents,
             peer_discovery,
+            hole_punching,
         }
     }
 
@@ -332,6 +342,7 @@ impl<'a> Wiring<'a> {
                 to(&host.reconciler),
                 to(&sources.peer_cache),
                 to(&sources.peer_discovery),
+                to(&sources.hole_punching),
                 to(&sources.documents),
                 to(&self.telemetry),
             ],

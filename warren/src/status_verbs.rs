@@ -4,6 +4,7 @@
 
 mod events;
 mod format;
+mod hole_punching;
 mod hosts;
 mod lan;
 mod layout;

@@ -9,6 +9,7 @@
 mod echo;
 mod events;
 mod health;
+mod hole_punching;
 mod lan;
 mod names;
 mod operator;
@@ -18,6 +19,7 @@ mod routes;
 pub use echo::*;
 pub use events::*;
 pub use health::*;
+pub use hole_punching::*;
 pub use lan::*;
 pub use names::*;
 pub use operator::*;
@@ -120,8 +122,17 @@ pub struct StatusDocument {
     /// The search for other nodes on the LANs of the host.
     #[serde(default)]
     pub lan: LanState,
+    /// The attempts to reach nodes behind NATs.
+    #[serde(default)]
+    pub hole_punching: HolePunchingState,
     /// Port mappings on gateways.
     pub leases: Vec<LeaseEntry>,
+    /// Ports for which the firewall of the router is open for IPv6; `external` is the address of this host.
+    #[serde(default)]
+    pub pinholes: Vec<LeaseEntry>,
+    /// Why the router rejects to open one.
+    #[serde(default)]
+    pub pinholes_missing: Option<String>,
     /// Supervised processes, sorted by name.
     pub processes: Vec<ProcessEntry>,
     /// The number of actors restarted after a panic since the start.
@@ -254,6 +265,9 @@ pub struct TunnelEntry {
     /// (small packets pass only), `unknown`.
     #[serde(default)]
     pub full_size_packets: String,
+    /// Whether both ends are behind NATs, and opened the path by sending to each other at once.
+    #[serde(default)]
+    pub hole_punched: bool,
     /// The planner's opinion in one line; `None` before its first look.
     pub verdict: Option<String>,
 }

@@ -21,6 +21,7 @@ pub mod management;
 pub mod map;
 pub mod metered_notice;
 pub mod overlay;
+pub mod pcp;
 pub mod peer;
 pub mod registry;
 pub mod serial;

@@ -2,8 +2,10 @@
 //! that they hold.
 
 mod endpoint_checks;
+mod hole_punching;
 
 pub use endpoint_checks::*;
+pub use hole_punching::*;
 
 use crate::{
     registry::{DocumentKind, Node},

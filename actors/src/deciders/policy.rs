@@ -204,6 +204,7 @@ impl Handler<LinksSampled> for Policy {
         self.observation.at = reading.at;
         self.observation.links = reading.links;
         self.observation.free_slots = reading.free_slots;
+        self.observation.punched = self.tunnels.borrow().punched.values().copied().collect();
         self.was_reached = Some(reading.was_reached);
         self.plan();
     }

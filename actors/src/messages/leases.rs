@@ -90,3 +90,13 @@ impl MissingReason {
         }
     }
 }
+
+/// The ports for which the router's firewall is open for IPv6 were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct PinholesRead {
+    /// The open ports, with the address and port of this host as the external ones.
+    pub pinholes: Vec<Lease>,
+    /// Why the router rejects one; `None` if all are open, or the router does not speak PCP.
+    pub failure: Option<String>,
+}

@@ -2,6 +2,7 @@
 
 mod events;
 mod health_report;
+mod hole_punching;
 mod lan;
 mod pins;
 
@@ -101,16 +102,15 @@ impl<'a> View<'a> {
             exit_gateway_name: node.gateway().and_then(|gateway| self.name(gateway)),
             registry: self.registry_state(),
             lan: self.lan(),
+            hole_punching: self.hole_punching(),
             leases: self.leases(),
+            pinholes: self.pinholes(),
+            pinholes_missing: node.pinholes.failure.clone(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
             pins: self.pins(),
             unused_endpoints: to_u64(node.peers.unused.len()),
-            unused_reason: node
-                .peers
-                .unused
-                .first()
-                .map(|unused| unused.reason.to_string()),
+            unused_reason: self.unused_reason(),
             minimum_version: node.required_release().map(str::to_owned),
         }
     }
@@ -153,6 +153,17 @@ impl<'a> View<'a> {
     fn leases(&self) -> Vec<LeaseEntry> {
         let leases = self.node.leases.leases.iter();
         leases.map(|lease| self.lease(lease)).collect()
+    }
+
+    fn pinholes(&self) -> Vec<LeaseEntry> {
+        let pinholes = self.node.pinholes.pinholes.iter();
+        pinholes.map(|pinhole| self.lease(pinhole)).collect()
+    }
+
+    /// Returns the reason for which the first of the unused private endpoints is not dialled.
+    fn unused_reason(&self) -> Option<String> {
+        let first = self.node.peers.unused.first();
+        first.map(|unused| unused.reason.to_string())
     }
 
     fn lease(&self, lease: &crate::messages::Lease) -> LeaseEntry {
@@ -207,6 +218,7 @@ impl<'a> View<'a> {
                 .unwrap_or_default()
                 .label()
                 .to_owned(),
+            hole_punched: self.node.hole_punches.slots.contains(&slot),
             loss_ratio: probed.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
             verdict: self
                 .node

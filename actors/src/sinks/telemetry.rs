@@ -27,9 +27,10 @@ pub use traffic::{Row, Rows, SHOWN_AFTER_CLOSE, float};
 use crate::mailboxes::dropped_readings;
 use crate::messages::{
     ActorRestarted, CandidateProbed, CredentialsChanged, Decided, DocumentsChanged,
-    EndpointsChecked, HostCompared, HostRepaired, KeyShared, LanRead, LeasesRead, LinksSampled,
-    OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RegistryContacted, RoutesRead,
-    RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue,
+    EndpointsChecked, HolePunchesRead, HostCompared, HostRepaired, KeyShared, LanRead, LeasesRead,
+    LinksSampled, OwnEndpointsRead, PeersRead, PinholesRead, ProbesRead, ProcessesRead,
+    RegistryContacted, RoutesRead, RoutesSuspected, SettingsChanged, TunnelCameUp, TunnelClosed,
+    TunnelOpened, WaitOverdue,
 };
 use crate::operator::SharedPins;
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -161,6 +162,7 @@ handlers! {
         snapshot.log_leases(&reading);
         snapshot.leases = Arc::new(reading);
     };
+    PinholesRead: |snapshot, reading, _now| snapshot.pinholes = Arc::new(reading);
     ProcessesRead: |snapshot, reading, _now| {
         snapshot.log_processes(&reading);
         snapshot.on_processes_read(reading);
@@ -192,6 +194,7 @@ handlers! {
         snapshot.certificate = fact.certificate.map(Arc::new);
     };
     EndpointsChecked: |snapshot, reading, _now| snapshot.endpoint_checks = Arc::new(reading);
+    HolePunchesRead: |snapshot, reading, _now| snapshot.hole_punches = Arc::new(reading);
     OwnEndpointsRead: |snapshot, reading, _now| snapshot.own_endpoints = Arc::new(reading);
     SettingsChanged: |snapshot, fact, now| {
         snapshot.log_reload(now, &fact.settings.pending_restart);

@@ -4,14 +4,18 @@
 //! only, and both sides present a TLS certificate. The handlers read published snapshots or forward what was posted; other
 //! actors decide.
 
+mod call_times;
 mod endpoint_checks;
 mod handlers;
+mod hole_punching;
 
 use crate::store::Store;
 use crate::{
+    hole_punches::SharedHolePunches,
     http_connections::{ConnectionLimits, Connections, limited},
     messages::DocumentOffered,
     restart_lock::SharedRestartLock,
+    sources::hole_punching::{PunchSettings, exchange::Exchange},
     store::{SharedCandidates, SharedRouteView},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
@@ -25,9 +29,11 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
-use endpoint_checks::{CallTimes, check_endpoints};
+use call_times::CallTimes;
+use endpoint_checks::{CALL_INTERVAL, MAX_CALLS, check_endpoints};
 use handlers::*;
-use membership::peer_api::SharedNodeDocument;
+use hole_punching::{HolePunchState, get_observers, observe, punch_hole};
+use membership::peer_api::{PeerApiClient, SharedNodeDocument};
 use membership::{
     credentials::{self, CertificateIdentity, SharedServerTls},
     documents::DocumentStore,
@@ -48,8 +54,9 @@ use wire::errors::Chain;
 use wire::{
     chain,
     peer::{
-        DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, MAX_NODES, PeersDocument,
-        RESTART_LOCK_PATH, RouteViewDocument, VERSION, document_path,
+        DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, HOLE_PUNCHES_PATH, MAX_NODES,
+        OBSERVATIONS_PATH, PeersDocument, RESTART_LOCK_PATH, RouteViewDocument, VERSION,
+        document_path,
     },
     registry::{DocumentKind, Node},
 };
@@ -97,6 +104,10 @@ pub struct PeerApiDeps {
     pub server_tls: SharedServerTls,
     /// The receiver of documents that other nodes post.
     pub offered: Recipient<DocumentOffered>,
+    /// The settings of hole punching.
+    pub punch_settings: PunchSettings,
+    /// The client of other nodes' peer API.
+    pub peers: PeerApiClient,
 }
 
 /// The actor that keeps the server running.
@@ -124,6 +135,8 @@ struct State {
     names: NodeNames,
     /// When other nodes last asked for checks of their endpoints.
     check_times: CallTimes,
+    punches: SharedHolePunches,
+    hole_punching: HolePunchState,
 }
 
 /// The identity of a client whose certificate contains the address that it connects from.
@@ -150,6 +163,8 @@ impl PeerApi {
             store,
             server_tls,
             offered,
+            punch_settings: settings,
+            peers: peer_api,
         } = deps;
         let Store {
             clock,
@@ -160,9 +175,14 @@ impl PeerApi {
             route_view,
             restart_lock,
             names,
+            punches,
             ..
         } = store;
-
+        let exchange = Exchange {
+            settings,
+            peers: peer_api,
+            random: random.clone(),
+        };
         let state = State {
             clock,
             random,
@@ -173,7 +193,9 @@ impl PeerApi {
             route_view,
             restart_lock,
             names,
-            check_times: CallTimes::default(),
+            check_times: CallTimes::new(CALL_INTERVAL, MAX_CALLS),
+            punches,
+            hole_punching: HolePunchState::new(exchange),
         };
         Self {
             address,
@@ -291,6 +313,9 @@ fn build_app(
         .route(revocations, web::get().to(get_revocations))
         .route(revocations, web::post().to(post_document))
         .route(ENDPOINT_CHECKS_PATH, web::post().to(check_endpoints))
+        .route(HOLE_PUNCHES_PATH, web::get().to(get_observers))
+        .route(HOLE_PUNCHES_PATH, web::post().to(punch_hole))
+        .route(OBSERVATIONS_PATH, web::post().to(observe))
         .route(RESTART_LOCK_PATH, web::post().to(acquire_lock))
         .route(RESTART_LOCK_PATH, web::delete().to(release_lock))
         .default_service(web::to(|| async {

@@ -61,7 +61,7 @@ pub struct CacheSettings {
 }
 
 /// Returns the number of tunnels that this node dials.
-fn tunnels_to_dial(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
+pub(crate) fn tunnels_to_dial(local_limits: LocalLimits, documents: &CurrentDocuments) -> u16 {
     let parameters = documents
         .network()
         .map(|network| network.parameters())

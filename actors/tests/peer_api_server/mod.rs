@@ -7,8 +7,14 @@
     reason = "a helper of tests"
 )]
 
+mod hole_punching;
+
 use super::*;
+use actors::sources::hole_punching::PunchSettings;
 use membership::{credentials::NodeCredentials, node_names::NodeNames};
+
+/// The port of the UDP server that node [`SERVER`] would have.
+pub(crate) const UDP_PORT: u16 = 1194;
 
 pub(crate) fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
@@ -77,6 +83,13 @@ pub(crate) fn serve_with_credentials(
         store,
         server_tls: tls,
         offered: FakeDocuments(sink).start().recipient(),
+        punch_settings: PunchSettings {
+            me: prefix(SERVER),
+            network: network(),
+            server_port: Some(UDP_PORT),
+            openvpn_uid: 0,
+        },
+        peers: client_of(SERVER, credentials, NodeNames::default()),
     })
     .start();
     offered
@@ -122,8 +135,12 @@ pub(crate) fn client_with_credentials(
     credentials: &NodeCredentials,
     names: NodeNames,
 ) -> PeerApiClient {
+    client_of(CLIENT, credentials, names)
+}
+
+fn client_of(me: u32, credentials: &NodeCredentials, names: NodeNames) -> PeerApiClient {
     let settings = PeerApiSettings {
-        me: prefix(CLIENT),
+        me: prefix(me),
         network: network(),
         port: PORT,
         names,

@@ -19,6 +19,7 @@ pub mod hosts;
 pub mod idle;
 pub mod join;
 pub mod lan;
+pub mod punch;
 pub mod recover;
 pub mod registry_crash;
 pub mod registry_load;

@@ -45,6 +45,13 @@ pub struct Gateway {
     pub address: IpAddr,
 }
 
+impl Gateway {
+    /// Returns the index of the link, which a link-local address needs; `None` if the link is gone.
+    pub fn link_index(&self) -> Option<u32> {
+        nix::net::if_::if_nametoindex(self.link.as_str()).ok()
+    }
+}
+
 /// Returns whether IPv6 sockets can be opened on this host. If not, OpenVPN's server needs `udp4` and
 /// `tcp4-server`.
 pub fn has_ipv6() -> bool {

@@ -1,12 +1,12 @@
 //! Chooses which peers to dial.
 //!
-//! Pinned peers come first, whether or not there is room, and then a few on the LANs of this host. While babeld knows nobody, all candidates serve to
+//! Pinned peers come first, whether or not there is room, then a few on the LANs of this host, and those behind NATs whose path is open. While babeld knows nobody, all candidates serve to
 //! bootstrap. Otherwise random nodes that are no neighbours are dialled, and peers missing from babeld's table (these
 //! first while the node is young). Once enough tunnels are left to chance, the candidate that shortens routes most
 //! takes the place of a random one. A peer that a tunnel of either role leads to is never dialled.
 
 mod lan;
-
+mod punched;
 mod retry;
 
 use super::snapshot::Snapshot;
@@ -66,6 +66,8 @@ pub(super) struct Allowance {
     pub(super) started_at: Uptime,
     /// Number of dialled tunnels that are still to be left to chance.
     pub(super) random: usize,
+    /// Number of dialled tunnels up to which peers behind NATs are dialled whose path is open.
+    pub(super) punched: usize,
 }
 
 /// What is left of an allowance within one plan.
@@ -120,6 +122,7 @@ impl Dialling {
             self.dial_pinned(&mut round, snapshot, candidate);
         }
         self.dial_lan(&mut round, snapshot, &others, allowance);
+        self.dial_punched(&mut round, snapshot, allowance);
         let (known, unknown): (Vec<_>, Vec<_>) = others
             .into_iter()
             .filter(|candidate| !self.is_pending(candidate.peer))

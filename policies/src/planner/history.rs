@@ -43,11 +43,12 @@ impl Planner {
         self.lan_history.track(snapshot);
         self.note_lost_tunnels(snapshot);
         self.track_usage(observation, snapshot);
-        self.chosen.retain(|(slot, peer)| {
+        let exists = |(slot, peer): &(Slot, Prefix)| {
             let link = snapshot.tunnels.get(slot);
-            let exists = link.is_some_and(|link| link.tunnel.peer == *peer);
-            exists || self.dialling.is_pending(*peer)
-        });
+            link.is_some_and(|link| link.tunnel.peer == *peer) || self.dialling.is_pending(*peer)
+        };
+        self.chosen.retain(exists);
+        self.punched.retain(exists);
         self.given_up.retain(|_, until| *until > now);
         let span = self.refreshes(CLOSINGS_REFRESHES);
         self.closings.retain(|_, moments| {

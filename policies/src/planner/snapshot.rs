@@ -7,7 +7,9 @@ use crate::{
     gain::{Gain, Measurements, underlay_area},
     link_cost::LinkCost,
     names::{Prefix, Role, Slot},
-    observation::{BabelTable, Candidate, CandidateRtt, INFINITY, LinkReading, Observation, Phase},
+    observation::{
+        BabelTable, Candidate, CandidateRtt, INFINITY, LinkReading, Observation, Phase, PunchedPath,
+    },
     routes::RouteIndex,
     units::Uptime,
 };
@@ -32,6 +34,8 @@ pub(super) struct Snapshot<'o> {
     pub(super) candidates: BTreeMap<Prefix, &'o Candidate>,
     /// Dialling slots that may take a new tunnel.
     pub(super) free: BTreeSet<Slot>,
+    /// Paths to peers behind NATs that were opened lately.
+    pub(super) punched: &'o [PunchedPath],
     /// Whether babeld answers; if it does not, no tunnel is closed.
     pub(super) is_table_known: bool,
     /// The nodes that babeld has a finite route to, and by which slots.
@@ -94,6 +98,7 @@ impl<'o> Snapshot<'o> {
                 .map(|candidate| (candidate.peer, candidate))
                 .collect(),
             free: free.filter(|slot| slot.role() == Role::Dialled).collect(),
+            punched: &observation.punched,
             is_table_known: table.is_some(),
             routes: routes.sampled(settings.nodes_per_entry),
             far_cost: table.map(far_cost).unwrap_or_default(),

@@ -4,6 +4,7 @@ mod closing;
 mod dialling;
 mod fixtures;
 mod lan;
+mod punched;
 mod random_observations;
 mod replacing;
 mod requests;

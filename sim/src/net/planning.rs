@@ -97,6 +97,7 @@ impl Net {
                     candidate_rtts,
                     views,
                     free_slots,
+                    punched: Vec::new(),
                 },
             ))
         });

@@ -2,7 +2,7 @@
 
 use super::{
     format::{DRY_RUN, node, plain_table, printable, time_span, utc_time},
-    lan, layout,
+    hole_punching, lan, layout,
 };
 use comfy_table::ContentArrangement;
 use wire::control::{
@@ -50,7 +50,13 @@ fn facts(document: &StatusDocument, width: Option<usize>) -> String {
     rows.extend(network_rows(document));
     rows.extend(document.endpoints.iter().map(endpoint_row));
     rows.extend(lan::rows(&document.lan));
+    rows.extend(hole_punching::rows(&document.hole_punching));
     rows.extend(document.leases.iter().map(lease_row));
+    rows.extend(document.pinholes.iter().map(pinhole_row));
+    if let Some(reason) = &document.pinholes_missing {
+        let reason = format!("not open for IPv6: {}", printable(reason));
+        rows.push(("router's firewall".to_owned(), reason));
+    }
     rows.extend(document.processes.iter().map(process_row));
     if document.actor_restarts > 0 {
         let count = document.actor_restarts.to_string();
@@ -191,6 +197,15 @@ fn lease_row(lease: &LeaseEntry) -> (String, String) {
     (
         "port mapping".to_owned(),
         format!("{transport} {external} to port {port}, expires at {expiry}"),
+    )
+}
+
+fn pinhole_row(lease: &LeaseEntry) -> (String, String) {
+    let (transport, external) = (&lease.transport, lease.external);
+    let expiry = utc_time(lease.expires_at);
+    (
+        "router's firewall".to_owned(),
+        format!("open for {transport} to {external} until {expiry}"),
     )
 }
 

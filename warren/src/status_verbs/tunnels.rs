@@ -51,12 +51,16 @@ fn row(tunnel: &TunnelEntry) -> [String; 15] {
     ]
 }
 
-/// The phase, and whether the tunnel carries small packets only.
+/// The phase, whether the tunnel carries small packets only, and whether it came by hole punching.
 fn phase(tunnel: &TunnelEntry) -> String {
-    match tunnel.full_size_packets.as_str() {
-        "lost" => format!("{}, small packets only", tunnel.phase),
-        _ => tunnel.phase.clone(),
+    let mut phase = tunnel.phase.clone();
+    if tunnel.full_size_packets == "lost" {
+        phase.push_str(", small packets only");
     }
+    if tunnel.hole_punched {
+        phase.push_str(", hole punched");
+    }
+    phase
 }
 
 /// Shortens a verdict to its first clause; `warren why` shows the rest and the numbers.

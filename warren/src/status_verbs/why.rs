@@ -130,6 +130,9 @@ fn open_cause(reason: OpenReason) -> &'static str {
         OpenReason::Pinned => "the configuration lists this peer under neighbours",
         OpenReason::OnLan => "the peer is on a LAN of this host, and few tunnels lead over it",
         OpenReason::Operator => "an operator asked for it",
+        OpenReason::HolePunched => {
+            "both nodes are behind NATs, and opened a path by sending to each other at once"
+        }
         OpenReason::Fill => "more tunnels are wanted, and this peer was chosen by chance",
         OpenReason::Gain => "it shortens routes more than any other candidate would",
         OpenReason::MissingFromTable => "the peer is known, but babeld has no route to it",

@@ -155,6 +155,7 @@ pub(super) fn client_args(
     let Attempt {
         endpoint,
         uses_other_key,
+        local_port,
     } = attempt;
     let tls_crypt = if uses_other_key {
         &files.tls_crypt_other
@@ -170,10 +171,12 @@ pub(super) fn client_args(
     let address = endpoint.address.ip().to_string();
     let port = endpoint.address.port().to_string();
     let mut args = common_args(files, tls_crypt, &slot.to_string(), management);
+    args.add(["--client", "--remote", &address, &port, protocol]);
+    match local_port {
+        Some(port) => args.add(["--lport", &port.to_string()]),
+        None => args.add(["--nobind"]),
+    };
     args.add([
-        "--client", "--nobind", "--remote", &address, &port, protocol,
-    ])
-    .add([
         "--verify-x509-name",
         &peer.to_string(),
         "name",
@@ -247,6 +250,7 @@ mod tests {
         let attempt = Attempt {
             endpoint,
             uses_other_key: false,
+            local_port: None,
         };
         let args = client_args(
             &files(),
@@ -283,6 +287,7 @@ mod tests {
                 Attempt {
                     endpoint,
                     uses_other_key: true,
+                    local_port: None,
                 },
                 &management,
             ),
@@ -309,12 +314,34 @@ mod tests {
             Attempt {
                 endpoint: "tcp:192.0.2.1:1194".parse().unwrap(),
                 uses_other_key: false,
+                local_port: None,
             },
             &"/run/m.sock".into(),
         );
         check_contains(&client, "--socket-flags TCP_NODELAY");
         let server = server_args(&files(), Transport::Tcp, 1194, 30, &"/run/m.sock".into());
         check_contains(&server, "--tcp-nodelay");
+    }
+
+    #[test]
+    fn a_path_through_nats_is_dialled_from_the_port_that_opened_it() {
+        let line = |local_port| {
+            client_args(
+                &files(),
+                Slot::Dialling(0),
+                "7/16".parse().unwrap(),
+                Attempt {
+                    endpoint: "udp:192.0.2.1:1194".parse().unwrap(),
+                    uses_other_key: false,
+                    local_port,
+                },
+                &"/run/m.sock".into(),
+            )
+        };
+        check_contains(&line(Some(40_000)), "--lport 40000");
+        check_contains(&line(None), "--nobind");
+        let bound = line(Some(40_000));
+        assert!(!bound.iter().any(|option| option == "--nobind"));
     }
 
     #[test]
@@ -332,6 +359,7 @@ mod tests {
             Attempt {
                 endpoint: "udp:192.0.2.1:1194".parse().unwrap(),
                 uses_other_key: false,
+                local_port: None,
             },
             &"/run/m.sock".into(),
         );

@@ -3,6 +3,7 @@
 use super::command_line::OpenvpnFiles;
 use crate::{
     effects::link_orders::{LinkOrder, LinkOrderQueue},
+    hole_punches::SharedHolePunches,
     live_settings::SharedLiveSettings,
     messages::{Decided, KeyShared, TunnelCameUp, TunnelClosed, TunnelOpened, WaitOverdue},
     store::{DialHistory, Loss, TunnelTable},
@@ -14,7 +15,7 @@ use os::{
     process::{ChildEvents, Program, Rights},
 };
 use policies::{
-    names::{Prefix, Slot, Transport},
+    names::{Endpoint, Prefix, Slot, Transport},
     node_name::NodeName,
     observation::{Phase, TunnelReading},
     orders::CloseReason,
@@ -87,6 +88,7 @@ pub(super) struct Common {
     pub(super) live_settings: SharedLiveSettings,
     pub(super) route_checks: Rc<RefCell<RouteChecks>>,
     pub(super) shared_keys: Rc<RefCell<SharedKeys>>,
+    pub(super) punches: SharedHolePunches,
     /// The slots through which hellos arrived lately, at babeld's last reading.
     pub(super) heard: RefCell<BTreeSet<Slot>>,
 }
@@ -158,6 +160,27 @@ impl Common {
             from: tunnel.endpoint?.address.ip().to_canonical(),
             is_heard: self.heard.borrow().contains(&tunnel.slot),
         })
+    }
+
+    /// Returns the port from which this peer is to be dialled, if these endpoints are the end of a path that was opened through NATs; then the
+    /// tunnel on the slot counts as one that came by hole punching.
+    pub(super) fn note_punched_port(
+        &self,
+        slot: Slot,
+        peer: Prefix,
+        endpoints: &[Endpoint],
+    ) -> Option<u16> {
+        let path = *self.table.borrow().punched.get(&peer)?;
+        if endpoints != [path.endpoint] {
+            return None;
+        }
+        self.note_punched(slot);
+        Some(path.local_port)
+    }
+
+    /// Records that the tunnel on a slot came by hole punching.
+    pub(super) fn note_punched(&self, slot: Slot) {
+        self.table.borrow_mut().punched_slots.insert(slot);
     }
 
     /// Adds a new tunnel to the table, and reports it.
@@ -241,6 +264,7 @@ impl Common {
             return;
         };
         let at = self.now();
+        self.table.borrow_mut().punched_slots.remove(&slot);
         self.table.borrow_mut().closed_at = Some(at);
         let decided_at = match tunnel.phase {
             Phase::Closing => tunnel.since,

@@ -49,7 +49,9 @@ impl Dial {
         endpoints: &[Endpoint],
     ) -> Option<Self> {
         let is_patient = common.dial_history(peer).failures > 0;
+        let local_port = common.note_punched_port(slot, peer, endpoints);
         let attempts = Attempts::new(endpoints, is_key_replaced(common), is_patient)?;
+        let attempts = attempts.with_local_port(local_port);
         let attempt = attempts.current();
         let (program, limits, seed) = Self::program(common, slot, peer, attempt);
         let mut dial = Self {
@@ -306,10 +308,7 @@ impl Dial {
         let now = common.now();
         self.process.handle(Event::Unwanted, now, &common.events);
         self.progress = DialProgress::default();
-        let endpoint = self.attempts.current().endpoint;
-        if let Some(attempts) = Attempts::new(&[endpoint], is_key_replaced(common), true) {
-            self.attempts = attempts;
-        }
+        self.attempts.start_over(is_key_replaced(common));
         self.prepare_attempt(common);
         self.restart_at = Some(now + delay);
         common.set_phase(self.slot, Phase::Connecting);

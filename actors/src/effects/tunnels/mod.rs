@@ -130,6 +130,7 @@ impl Tunnels {
             settings: live_settings,
             route_checks,
             shared_keys,
+            punches,
             ..
         } = store;
         let common = Common {
@@ -146,6 +147,7 @@ impl Tunnels {
             live_settings,
             route_checks,
             shared_keys,
+            punches,
             heard: RefCell::default(),
         };
         Self {
@@ -211,7 +213,7 @@ impl Tunnels {
                 slot,
                 peer,
                 endpoints,
-                reason: _,
+                ..
             } => self.open(slot, peer, &endpoints),
             Order::Drain { slot, reason } => self.drain(slot, reason),
             Order::Undrain { slot, reason: _ } => self.undrain(slot),
@@ -235,12 +237,10 @@ impl Tunnels {
         let now = common.now();
         let mut processes = self.connections.0.borrow_mut();
         let is_dialled = processes.dials.values().any(|dial| dial.peer() == peer);
-        if common.route_checks.borrow().is_banned(peer, now) {
-            return;
-        }
+        let is_banned = common.route_checks.borrow().is_banned(peer, now);
         let is_free = common.table.borrow().free_slots(now).contains(&slot)
             && !processes.dials.contains_key(&slot);
-        if !is_free || is_dialled || is_paused || peer == common.settings.me {
+        if !is_free || is_dialled || is_paused || is_banned || peer == common.settings.me {
             return;
         }
         // The slot's last tunnel may have left the link down or silenced.

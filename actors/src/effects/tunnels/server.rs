@@ -247,7 +247,10 @@ impl Server {
         else {
             return;
         };
-        common.table.borrow_mut().was_reached = true;
+        let mut table = common.table.borrow_mut();
+        // A client that came by hole punching does not show that others reach this node, too.
+        table.was_reached |= !table.punched_slots.contains(&slot);
+        drop(table);
         common.links.order(LinkOrder::Up(slot));
         common.report_up(slot, peer);
     }

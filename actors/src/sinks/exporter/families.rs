@@ -222,11 +222,16 @@ families! {
     Gauge warren_lease_missing &["reason"],
         "1 for the reason why a port has no mapping on the gateway, 0 for the others.",
         |source| missing_lease(source.node);
+    Gauge warren_pinholes &["transport"], "Ports for which the firewall of the router is open for IPv6.",
+        |source| pinholes(source.node);
     Gauge warren_lan_nodes &[], "Other nodes that answer on the LANs of the host.",
         |source| one([], float(count(source.node.lan.nodes.iter())));
     Counter warren_lan_messages_total &["outcome"],
         "Messages by which nodes find each other on LANs; 0 while lan-discovery is off.",
         |source| lan_messages(source.node);
+    Counter warren_hole_punches_total &["result"],
+        "Attempts of this node to open a path to another one behind NAT by sending from both sides at once.",
+        |source| hole_punches(source.node);
     Gauge warren_peer_cache_entries &["state"],
         "Peers that could be dialled: confirmed in this run, remembered from disk, or failing.",
         |source| cache(source.node);

@@ -9,6 +9,7 @@ use membership::{certificate::ca_name_and_expiry, documents::is_private};
 use os::process_usage::OwnUsage;
 use policies::{
     endpoint_checks::Reachability,
+    hole_punching::PunchResult,
     names::{Endpoint, Role, Transport},
     observation::{Candidate, LinkCounters, Phase},
 };
@@ -250,6 +251,24 @@ pub(super) fn lan_messages(node: &Snapshot) -> Vec<Sample> {
         )
     };
     LanOutcome::LABELS.map(sample_of).to_vec()
+}
+
+pub(super) fn pinholes(node: &Snapshot) -> Vec<Sample> {
+    let sample_of = |transport: Transport| {
+        let pinholes = node.pinholes.pinholes.iter();
+        let matching = pinholes.filter(|pinhole| pinhole.transport == transport);
+        (vec![transport.to_string()], float(count(matching)))
+    };
+    [Transport::Udp, Transport::Tcp].map(sample_of).to_vec()
+}
+
+pub(super) fn hole_punches(node: &Snapshot) -> Vec<Sample> {
+    let sample_of = |result: PunchResult| {
+        let total = node.hole_punches.totals.get(&result);
+        let total = total.copied().unwrap_or_default();
+        (vec![s(result.label())], float(total))
+    };
+    PunchResult::ALL.map(sample_of).to_vec()
 }
 
 pub(super) fn cache(node: &Snapshot) -> Vec<Sample> {

@@ -13,9 +13,9 @@ use super::{
     traffic::Rows,
 };
 use crate::messages::{
-    ActorRestarted, CandidateProbed, Decided, EndpointsChecked, LanRead, LeasesRead,
-    OwnCertificate, OwnEndpointsRead, PeersRead, ProbesRead, ProcessesRead, RoutesSuspected,
-    WaitOverdue,
+    ActorRestarted, CandidateProbed, Decided, EndpointsChecked, HolePunchesRead, LanRead,
+    LeasesRead, OwnCertificate, OwnEndpointsRead, PeersRead, PinholesRead, ProbesRead,
+    ProcessesRead, RoutesSuspected, WaitOverdue,
 };
 use membership::{documents::CurrentDocuments, node_names::NamesInForce};
 use policies::{
@@ -86,10 +86,14 @@ pub struct Snapshot {
     pub names: Arc<NamesInForce>,
     /// The last reading of the nodes on the LANs of the host.
     pub lan: Arc<LanRead>,
+    /// The last reading of the attempts to open paths through NATs.
+    pub hole_punches: Arc<HolePunchesRead>,
     /// The nodes that an operator has pinned.
     pub pins: Arc<BTreeSet<Prefix>>,
     /// The last reading of the leases of port mappings.
     pub leases: Arc<LeasesRead>,
+    /// The last reading of the ports for which the router's firewall is open.
+    pub pinholes: Arc<PinholesRead>,
     /// The last reading of all supervised processes.
     pub processes: Arc<ProcessesRead>,
     /// The sums over all processes that ever ran.
@@ -159,6 +163,8 @@ impl Snapshot {
             }),
             names: Arc::default(),
             lan: Arc::default(),
+            hole_punches: Arc::default(),
+            pinholes: Arc::default(),
             pins: Arc::default(),
             leases: Arc::new(LeasesRead {
                 at,

@@ -7,11 +7,9 @@ use super::{State, handlers::check_caller, handlers::problem};
 use crate::sources::candidate_prober::{CandidateProberSettings, endpoint_probe::Prober};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::future::join_all;
-use policies::{endpoint_checks::CheckOutcome, names::Endpoint, names::Prefix, units::Uptime};
+use policies::{endpoint_checks::CheckOutcome, names::Endpoint};
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use wire::{
@@ -21,30 +19,13 @@ use wire::{
 };
 
 /// Minimum interval between two calls of one node.
-const CALL_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const CALL_INTERVAL: Duration = Duration::from_secs(10);
 /// Ports below this one belong to other services, apart from [`HTTPS_PORT`], which passes most firewalls.
 const MIN_PORT: u16 = 1024;
 /// The port of HTTPS, at which many TCP servers of nodes listen.
 const HTTPS_PORT: u16 = 443;
 /// Maximum number of calls within that interval.
-const MAX_CALLS: usize = 64;
-
-/// The times of the last calls. Clones share them.
-#[derive(Clone, Default)]
-pub(super) struct CallTimes(Arc<Mutex<BTreeMap<Prefix, Uptime>>>);
-
-impl CallTimes {
-    /// Returns whether a call of this node is answered now; counts it if so.
-    fn allow(&self, caller: Prefix, now: Uptime) -> bool {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.retain(|_, at| now.since(*at) < CALL_INTERVAL);
-        let is_allowed = !times.contains_key(&caller) && times.len() < MAX_CALLS;
-        if is_allowed {
-            times.insert(caller, now);
-        }
-        is_allowed
-    }
-}
+pub(super) const MAX_CALLS: usize = 64;
 
 /// Answers with the outcome of one check for each endpoint.
 pub(super) async fn check_endpoints(
@@ -128,20 +109,5 @@ mod tests {
         ];
         let seen = addresses.map(|address| is_allowed(address.parse().unwrap(), &own));
         assert_eq!(seen, [true, true, false, false]);
-    }
-
-    #[test]
-    fn each_node_is_answered_once_in_ten_seconds_and_all_together_to_a_limit() {
-        let times = CallTimes::default();
-        let calls = |second, nodes| {
-            let callers = (0..nodes).map(|number| Prefix::new(number, 16).unwrap());
-            let allowed = callers.filter(|caller| times.allow(*caller, Uptime::from_secs(second)));
-            allowed.count()
-        };
-        assert_eq!([calls(0, 1), calls(9, 1), calls(10, 1)], [1, 0, 1]);
-        assert_eq!(
-            [calls(30, 1_000), calls(39, 1_000), calls(40, 1_000)],
-            [64, 0, 64]
-        );
     }
 }

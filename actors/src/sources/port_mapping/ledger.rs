@@ -5,9 +5,10 @@
 use super::protocol::Protocol;
 use files::Access;
 use policies::names::Transport;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     io,
+    marker::PhantomData,
     net::SocketAddrV4,
     path::{Path, PathBuf},
 };
@@ -53,23 +54,23 @@ impl Mapping {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct Document<T> {
     version: u32,
-    mappings: Vec<Mapping>,
+    mappings: Vec<T>,
 }
 
-mod text {
+pub(in crate::sources) mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::{fmt::Display, str::FromStr};
 
-    pub(super) fn serialize<T: Display, S: Serializer>(
+    pub(in crate::sources) fn serialize<T: Display, S: Serializer>(
         value: &T,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+    pub(in crate::sources) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<T, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
@@ -96,18 +97,34 @@ pub trait Ledger: 'static {
 
 /// A ledger in a file, in an existing folder. Other threads read and write it, since a slow disk must not block the actors.
 #[derive(Clone, Debug)]
-pub struct FileLedger(PathBuf);
+pub struct FileLedger<T = Mapping>(PathBuf, PhantomData<T>);
 
-impl FileLedger {
+impl<T: Serialize + DeserializeOwned + Send + 'static> FileLedger<T> {
     /// The ledger at this path.
     pub fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self(path, PhantomData)
     }
 
-    async fn run_blocking<T: Send + 'static>(
+    /// Returns the recorded entries.
+    ///
+    /// # Errors
+    /// The thread that reads them panicked.
+    pub async fn entries(&self) -> Result<Vec<T>, LedgerError> {
+        self.run_blocking(|path| Ok(read(path))).await
+    }
+
+    /// Replaces the recorded entries.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub async fn replace(&self, entries: Vec<T>) -> Result<(), LedgerError> {
+        self.run_blocking(move |path| write(path, &entries)).await
+    }
+
+    async fn run_blocking<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+        work: impl FnOnce(&Path) -> io::Result<R> + Send + 'static,
+    ) -> Result<R, LedgerError> {
         let path = self.0.clone();
         let result = tokio::task::spawn_blocking(move || work(&path)).await;
         let result = result.map_err(io::Error::other).flatten();
@@ -120,18 +137,18 @@ impl FileLedger {
 
 impl Ledger for FileLedger {
     async fn read(&self) -> Result<Vec<Mapping>, LedgerError> {
-        self.run_blocking(|path| Ok(read(path))).await
+        self.entries().await
     }
 
     async fn write(&self, mappings: Vec<Mapping>) -> Result<(), LedgerError> {
-        self.run_blocking(move |path| write(path, &mappings)).await
+        self.replace(mappings).await
     }
 }
 
 /// Reads the ledger. A missing file counts as empty; a bad one is set aside and counts as empty, too.
-pub fn read(path: &Path) -> Vec<Mapping> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let consequence = "port mappings of earlier runs stay on the router until they expire";
-    let parse = |text: &[u8]| match serde_json::from_slice::<Document>(text) {
+    let parse = |text: &[u8]| match serde_json::from_slice::<Document<T>>(text) {
         Ok(Document {
             version: 1,
             mappings,
@@ -146,10 +163,10 @@ pub fn read(path: &Path) -> Vec<Mapping> {
 ///
 /// # Errors
 /// The disk cannot be written.
-pub fn write(path: &Path, mappings: &[Mapping]) -> io::Result<()> {
+pub fn write<T: Serialize>(path: &Path, mappings: &[T]) -> io::Result<()> {
     let document = Document {
         version: 1,
-        mappings: mappings.to_vec(),
+        mappings: mappings.iter().collect(),
     };
     let text = serde_json::to_vec(&document)?;
     files::replace(path, &text, Access::ours(0o600))
@@ -173,7 +190,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &Path, expected: &[Mapping]) {
-        assert_eq!(read(path), expected);
+        assert_eq!(read::<Mapping>(path), expected);
     }
 
     #[test]
@@ -183,7 +200,7 @@ mod tests {
         check(&path, &[]);
         write(&path, &[mapping(1), mapping(2)]).unwrap();
         check(&path, &[mapping(1), mapping(2)]);
-        write(&path, &[]).unwrap();
+        write::<Mapping>(&path, &[]).unwrap();
         check(&path, &[]);
     }
 

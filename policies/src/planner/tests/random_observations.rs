@@ -118,6 +118,7 @@ fn observations() -> impl Strategy<Value = Observation> {
     (links(), parts).prop_map(|(links, (routes, known, candidate_rtts, views))| {
         let taken: BTreeSet<_> = links.iter().map(|link| link.tunnel.slot).collect();
         Observation {
+            punched: Vec::new(),
             at: Uptime::from_secs(2_000),
             links,
             babel: routes.map(|routes| {

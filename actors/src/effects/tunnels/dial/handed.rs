@@ -41,6 +41,7 @@ impl Dial {
         let attempt = Attempt {
             endpoint,
             uses_other_key: handed.uses_other_key,
+            local_port: None,
         };
         let (program, limits, seed) = Self::program(common, slot, peer, attempt);
         let child = (child, from_millis(process.up_since_ms));

@@ -97,6 +97,9 @@ impl Server {
                     serials,
                 },
             );
+            if from.is_some_and(|from| common.punches.take_expected(peer, from.ip())) {
+                common.note_punched(slot);
+            }
             let endpoint = from.map(|address| Endpoint {
                 address,
                 transport: self.transport,

@@ -1,0 +1,65 @@
+//! Two nodes behind port-restricted NATs without port mappings get a tunnel to each other, since a node on the internet sees from where
+//! their datagrams come. Behind symmetric NATs they get none, and say why.
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Lab, Options, is_skipped_without_root,
+    measure::punch::{failed_attempts, has_punched_tunnel, measure_pair},
+    nat_router::NatKind,
+    wait::wait_until,
+};
+use std::time::Duration;
+use wire::control::{STATUS_PATH, StatusDocument};
+
+/// Longest wait for the tunnel.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[test]
+fn nodes_behind_port_restricted_nats_get_a_tunnel_with_the_help_of_a_third_node() -> Result<()> {
+    if is_skipped_without_root("hole_punching") {
+        return Ok(());
+    }
+    let lab = Lab::build_joined(Options {
+        nodes: 3,
+        tunnels_to_dial: Some(2),
+        nodes_behind_nat: [1, 2].into(),
+        ..Options::default()
+    })?;
+    for router in lab.nat_routers() {
+        router.set_kind(NatKind::PortRestricted)?;
+    }
+    lab.start_and_converge()?;
+    let (first, second) = (lab.node(1)?, lab.node(2)?);
+    wait_until(TUNNEL_TIMEOUT, || {
+        has_punched_tunnel(first, second).ok()?.then_some(())
+    })
+    .with_context(|| {
+        let failed = [first, second].map(|node| failed_attempts(node).ok());
+        format!("no tunnel within a minute: {failed:?}")
+    })?;
+    for node in [first, second] {
+        let status: StatusDocument = node.control_document(STATUS_PATH)?;
+        ensure!(status.leases.is_empty(), "{:?}", status.leases);
+    }
+    // The packets between the two take the tunnel, not the way by the third node.
+    lab.node(0)?.kill();
+    let target = second.identity()?.address.to_string();
+    let ping = ["-6", "-c3", "-i0.2", "-W1", &target];
+    wait_until(TUNNEL_TIMEOUT, || first.command("ping", &ping).ok())
+        .context("the two nodes do not reach each other without the third one")?;
+    Ok(())
+}
+
+#[test]
+fn nodes_behind_symmetric_nats_get_no_tunnel_and_name_the_reason() -> Result<()> {
+    if is_skipped_without_root("hole_punching") {
+        return Ok(());
+    }
+    let cell = measure_pair([NatKind::Symmetric; 2], 1)?;
+    ensure!(cell.tunnels_up == 0, "{cell:?}");
+    ensure!(
+        cell.failures == [("endpoint_dependent_nat".to_owned(), 1)].into(),
+        "{cell:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A node behind a router without NAT for IPv6 has its firewall opened by PCP: another node gets an answer there, and nothing is left open.
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Lab, Node, Options, ip, is_skipped_without_root,
+    nat_router::{LAN_IPV6, ROUTER_IPV6},
+    wait::wait_until,
+};
+use std::time::Duration;
+use wire::control::{STATUS_PATH, StatusDocument};
+
+/// The number of the node behind the router.
+const INSIDE: usize = 1;
+/// Longest wait until the firewall is open, and until another node has tried the endpoint.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_routers_firewall_is_opened_for_ipv6_and_closed_at_the_stop() -> Result<()> {
+    if is_skipped_without_root("pinholes") {
+        return Ok(());
+    }
+    let lab = Lab::build_joined(Options {
+        nodes: 2,
+        nodes_behind_nat: [INSIDE].into(),
+        ..Options::default()
+    })?;
+    let (outside, inside) = (lab.node(0)?, lab.node(INSIDE)?);
+    let router = lab.nat_routers().first().context("there is no router")?;
+    router.route_ipv6(inside.namespace())?;
+    let lines = format!(
+        "addr add 2a0c:5c80::1:1/64 dev eth0 nodad\nroute add {LAN_IPV6}::/64 via {ROUTER_IPV6}\n"
+    );
+    ip::batch(Some(outside.namespace()), &lines)?;
+    lab.start_and_converge()?;
+    let opened = wait_until(OPEN_TIMEOUT, || {
+        let status = status(inside).ok()?;
+        (status.pinholes.len() == 2).then_some(status)
+    });
+    let opened = opened.with_context(|| inside.describe("got no opening of the firewall"))?;
+    ensure!(router.pinholes()?.len() == 2, "{:?}", opened.pinholes);
+    let endpoint = format!("udp:[{}]:1194", "2a0c:5c80:77::2");
+    wait_until(OPEN_TIMEOUT, || {
+        let endpoints = status(inside).ok()?.endpoints;
+        let mut endpoints = endpoints.iter();
+        let is_confirmed =
+            endpoints.any(|entry| entry.endpoint == endpoint && entry.reachability == "confirmed");
+        is_confirmed.then_some(())
+    })
+    .with_context(|| format!("no other node got an answer at {endpoint}"))?;
+
+    inside.kill();
+    inside.warren_command(&["cleanup"])?;
+    ensure!(router.pinholes()?.is_empty(), "left after the cleanup");
+
+    inside.start()?;
+    wait_until(OPEN_TIMEOUT, || {
+        (router.pinholes().ok()?.len() == 2).then_some(())
+    })
+    .context("the firewall was not opened again")?;
+    inside.stop_cleanly()?;
+    ensure!(router.pinholes()?.is_empty(), "left after the stop");
+    Ok(())
+}
+
+fn status(node: &Node) -> Result<StatusDocument> {
+    node.control_document(STATUS_PATH)
+}
