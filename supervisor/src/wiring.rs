@@ -242,6 +242,7 @@ impl<'a> Wiring<'a> {
             store: self.store.clone(),
             server_tls: self.environment.server_tls.clone(),
             offered: to(&documents),
+            find_next_hop: settings_of::find_next_hop(self.environment),
         };
         self.guard("peer_api", deps, PeerApi::new);
         MembershipSources {

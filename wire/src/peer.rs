@@ -2,8 +2,10 @@
 //! that they hold.
 
 mod endpoint_checks;
+mod next_hop;
 
 pub use endpoint_checks::*;
+pub use next_hop::*;
 
 use crate::{
     registry::{DocumentKind, Node},

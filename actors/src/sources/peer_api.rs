@@ -48,8 +48,8 @@ use wire::errors::Chain;
 use wire::{
     chain,
     peer::{
-        DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, MAX_NODES, PeersDocument,
-        RESTART_LOCK_PATH, RouteViewDocument, VERSION, document_path,
+        DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, MAX_NODES, NEXT_HOP_PATH, NextHopDocument,
+        PeersDocument, RESTART_LOCK_PATH, RouteViewDocument, VERSION, document_path,
     },
     registry::{DocumentKind, Node},
 };
@@ -86,6 +86,9 @@ pub enum ApiError {
     },
 }
 
+/// Finds the tunnel by which packets to a node leave this one; `None` if there is no route.
+pub type FindNextHop = Arc<dyn Fn(Prefix) -> Option<NextHopDocument> + Send + Sync>;
+
 /// The dependencies of the peer API.
 #[derive(Clone)]
 pub struct PeerApiDeps {
@@ -97,6 +100,8 @@ pub struct PeerApiDeps {
     pub server_tls: SharedServerTls,
     /// The receiver of documents that other nodes post.
     pub offered: Recipient<DocumentOffered>,
+    /// Looks up the tunnel to a node for those that ask.
+    pub find_next_hop: FindNextHop,
 }
 
 /// The actor that keeps the server running.
@@ -119,6 +124,7 @@ struct State {
     peers: SharedCandidates,
     documents: DocumentStore,
     offered: Recipient<DocumentOffered>,
+    find_next_hop: FindNextHop,
     route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
     names: NodeNames,
@@ -150,6 +156,7 @@ impl PeerApi {
             store,
             server_tls,
             offered,
+            find_next_hop,
         } = deps;
         let Store {
             clock,
@@ -170,6 +177,7 @@ impl PeerApi {
             peers,
             documents,
             offered,
+            find_next_hop,
             route_view,
             restart_lock,
             names,
@@ -286,6 +294,7 @@ fn build_app(
         .route("/v1/node", web::get().to(get_node))
         .route("/v1/peers", web::get().to(get_peers))
         .route("/v1/route-view", web::get().to(get_route_view))
+        .route(NEXT_HOP_PATH, web::get().to(get_next_hop))
         .route(network, web::get().to(get_network))
         .route(network, web::post().to(post_document))
         .route(revocations, web::get().to(get_revocations))
