@@ -19,9 +19,10 @@ use actors::{
     },
 };
 use exporting_node::*;
+use membership::node_names::NodeNames;
 use os::clock::Clock;
 use snapshot::identity;
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use tokio::{net::UnixStream, sync::mpsc};
 use wire::control::{
     ChangedNodes, DECISIONS_PATH, DecisionsDocument, EVENTS_PATH, Event, EventsDocument,
@@ -49,7 +50,8 @@ fn serve(
     };
     let (requests, _) = mpsc::channel(1);
     let (orders, ordered) = mpsc::channel(1);
-    let senders = (requests, orders);
+    let ask: control::AskNextHop = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    let senders = (requests, orders, ask);
     Ok((
         control::serve(access, clock.clone(), published.clone(), senders)?,
         ordered,
@@ -229,7 +231,7 @@ async fn orders_of_root_are_checked_and_passed_on() {
 #[actix::test]
 async fn a_socket_without_a_server_is_replaced_and_another_file_is_not() {
     let clock = Clock::boottime();
-    let published = telemetry::publish(identity(clock.now()), &clock);
+    let published = telemetry::publish(identity(clock.now()), &NodeNames::default(), &clock);
     let folder = Folder::new("dead");
     let serve = |name: &str| serve(&folder.0.join(name), &clock, &published);
     drop(std::os::unix::net::UnixListener::bind(folder.0.join("dead.sock")).unwrap());

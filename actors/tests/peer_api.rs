@@ -45,7 +45,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use wire::{
-    peer::{NodeDocument, PeersDocument},
+    peer::{NextHopDocument, NodeDocument, PeersDocument, VERSION},
     registry::DocumentKind,
 };
 
@@ -80,6 +80,20 @@ fn a_node_gets_the_route_view_of_another_node_and_the_regret_of_their_tunnel() {
             (prefix(SERVER), true, Some(3), Some(40))
         );
         assert_eq!(view.distances, [(prefix(20), 96), (prefix(21), 300)]);
+    });
+}
+
+#[test]
+fn a_node_says_by_which_tunnel_its_packets_to_another_leave_and_where_it_has_no_route() {
+    check(|| async {
+        let ca = Ca::new();
+        serve(&ca, SERVER, SERVER);
+        let client = client(&ca, CLIENT);
+        fetch_from_server(&client).await.unwrap();
+        let hop = client.fetch_next_hop(prefix(SERVER), prefix(20)).await;
+        assert_eq!(hop.unwrap(), next_hop());
+        let hop = client.fetch_next_hop(prefix(SERVER), prefix(21)).await;
+        assert!(matches!(hop, Err(PeerApiError::Http { .. })), "{hop:?}");
     });
 }
 

@@ -23,6 +23,7 @@ use std::{
     thread,
     time::Duration,
 };
+use wire::control::{TUNNELS_PATH, TunnelEntry, TunnelsDocument};
 
 /// Nodes of the network whose boards are drawn.
 const NODES: usize = 8;
@@ -47,6 +48,8 @@ const KILLED: Duration = Duration::from_secs(12);
 const AFTER_FAULTS: Duration = Duration::from_secs(20);
 /// The span that graphs show: from convergence on.
 const SHOWN_SPAN: &str = "110s";
+/// The board that shows one tunnel.
+const TUNNEL_BOARD: &str = "tunnel.json";
 /// Longest time that drawing all boards may take.
 const DRAW_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -138,11 +141,30 @@ pub fn run(boards: &[PathBuf], out: &Path) -> Result<()> {
         faults
     })?;
     progress("drawing");
-    let lines = draw(&prometheus, boards, out, &["--last", SHOWN_SPAN])?;
+    let mut options = vec!["--last".to_owned(), SHOWN_SPAN.to_owned()];
+    if boards.iter().any(|board| board.ends_with(TUNNEL_BOARD)) {
+        let peer = oldest_tunnel(&lab)?;
+        options.extend(["--set".to_owned(), format!("peer={peer}")]);
+    }
+    let options: Vec<_> = options.iter().map(AsRef::as_ref).collect();
+    let lines = draw(&prometheus, boards, out, &options)?;
     for line in lines.lines() {
         progress(line);
     }
     Ok(())
+}
+
+/// Returns the peer of the tunnel of the first node that has been up for the longest time, which has most to show.
+fn oldest_tunnel(lab: &Lab) -> Result<String> {
+    let document: TunnelsDocument = lab.node(0)?.control_document(TUNNELS_PATH)?;
+    let up = document
+        .tunnels
+        .into_iter()
+        .filter(|tunnel| tunnel.phase == "up");
+    let age = |tunnel: &TunnelEntry| tunnel.age_seconds.unwrap_or_default();
+    let oldest = up.max_by(|one, other| age(one).total_cmp(&age(other)));
+    let oldest = oldest.context("the first node has no tunnel")?;
+    Ok(oldest.peer)
 }
 
 fn run_faults(lab: &Lab) -> Result<()> {

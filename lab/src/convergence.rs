@@ -40,7 +40,7 @@ impl Lab {
     /// until the last pair got its first reply.
     ///
     /// # Errors
-    /// Fails if this takes longer than two minutes, and names the pairs without a reply; or if a daemon exits.
+    /// Fails if this takes longer than five minutes, and names the pairs without a reply; or if a daemon exits.
     pub fn wait_for_convergence(&self) -> Result<Duration> {
         let pinger = self.start_pings(PingSchedule::UNTIL_ANSWERED)?;
         let start = pinger.now();
@@ -77,7 +77,7 @@ impl Lab {
     /// Waits until each node's routing table leads to each other node.
     ///
     /// # Errors
-    /// Fails if this takes longer than two minutes.
+    /// Fails if this takes longer than five minutes.
     pub fn wait_for_complete_routes(&self) -> Result<KernelRoutes> {
         let complete_routes = || {
             KernelRoutes::read(self)

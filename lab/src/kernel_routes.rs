@@ -121,7 +121,7 @@ impl KernelRoutes {
             .count()
     }
 
-    /// The mean number of hops over all pairs; `None` if a pair has no path.
+    /// The mean number of hops over all pairs, 0 in a network of one node; `None` if a pair has no path.
     pub fn mean_hops(&self) -> Option<f64> {
         let mut hops = 0u32;
         let mut pairs = 0u32;
@@ -129,7 +129,7 @@ impl KernelRoutes {
             hops += u32::try_from(self.path(from, to)?.len()).ok()?;
             pairs += 1;
         }
-        (pairs > 0).then(|| f64::from(hops) / f64::from(pairs))
+        Some(f64::from(hops) / f64::from(pairs.max(1)))
     }
 }
 

@@ -3,7 +3,8 @@
 //! `lab/boards/draw-map` does both, in the namespace of the node that serves the page.
 
 use crate::{
-    Lab, Node, Options, boards, pinger::PingSchedule, process, progress::progress, terminal,
+    Lab, Node, Options, boards, network::REGISTRY_METRICS_PORT, pinger::PingSchedule, process,
+    progress::progress, terminal,
 };
 use anyhow::{Context, Result, ensure};
 use map::{Update, page, samples};
@@ -53,6 +54,12 @@ pub fn program() -> PathBuf {
 /// The address of a node's map in its namespace.
 pub fn url(node: &Node) -> String {
     format!("http://{}{MAP_PAGE_PATH}", node.metrics_address())
+}
+
+/// The address of the registry's map in the namespace of the internet.
+pub fn registry_url(lab: &Lab) -> String {
+    let address = lab.registry_address();
+    format!("http://{address}:{REGISTRY_METRICS_PORT}{MAP_PAGE_PATH}")
 }
 
 /// Opens the map in a namespace, with options of `lab/boards/draw-map`.

@@ -162,7 +162,7 @@ pub(crate) enum Measurement {
     /// The time until each alert fires and ends, by a real Prometheus and a real Alertmanager.
     Alerts {
         /// The groups of alerts; each needs up to five minutes.
-        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["network", "lines", "processes", "hosts", "certificates", "drains"])]
+        #[arg(long = "only", value_enum, value_delimiter = ',', default_values = ["network", "lines", "processes", "hosts", "registry", "certificates", "drains"])]
         groups: Vec<measure::alerts::Group>,
     },
     /// Metrics beside what the kernel and babeld say: in ten faults, and after transfers of 100 MB.

@@ -92,7 +92,7 @@ impl Prometheus {
     pub fn start_with_jobs(lab: &Lab, rules: &Path, jobs: &str) -> Result<Self> {
         let registry = registry_target(lab);
         let registry = format!(
-            "- job_name: {REGISTRY_JOB}\n  static_configs: [{{ targets: ['{registry}'] }}]\n"
+            "- job_name: {REGISTRY_JOB}\n  scrape_interval: 15s\n  static_configs: [{{ targets: ['{registry}'] }}]\n"
         );
         let rules = format!("rule_files: ['{}']\n", rules.display());
         let configuration = format!("{rules}scrape_configs:\n{registry}{jobs}");

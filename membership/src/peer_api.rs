@@ -24,8 +24,8 @@ use wire::{
     overlay::Network,
     peer::{
         ANSWER_LIMIT, DOCUMENT_LIMIT, ENDPOINT_CHECKS_PATH, EndpointChecksDocument,
-        EndpointChecksRequest, NodeDocument, RESTART_LOCK_PATH, RouteViewDocument, VERSION,
-        document_path,
+        EndpointChecksRequest, NEXT_HOP_PATH, NextHopDocument, NodeDocument, RESTART_LOCK_PATH,
+        RouteViewDocument, VERSION, document_path,
     },
     registry::DocumentKind,
     signed::SignedDocument,
@@ -222,6 +222,26 @@ impl PeerApiClient {
             regret,
             distances,
         })
+    }
+
+    /// Asks a node by which tunnel its packets to another node leave.
+    ///
+    /// # Errors
+    /// The call failed, such as because the node has no route to the other, or its software has no such call.
+    pub async fn fetch_next_hop(
+        &self,
+        peer: Prefix,
+        to: Prefix,
+    ) -> Result<NextHopDocument, PeerApiError> {
+        let path = format!("{NEXT_HOP_PATH}?to={to}");
+        let document: NextHopDocument = self.get(peer, &path, ANSWER_LIMIT).await?;
+        if document.prefix != peer {
+            return Err(PeerApiError::OtherNode {
+                peer,
+                answered: document.prefix,
+            });
+        }
+        Ok(document)
     }
 
     /// Fetches a node's current signed document. The caller must verify it.

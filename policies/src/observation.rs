@@ -267,6 +267,13 @@ impl Candidate {
     }
 }
 
+impl ProbeReading {
+    /// Share of the probes of the last minute without an answer, 0 to 1; `None` if none was sent.
+    pub fn loss_ratio(&self) -> Option<f64> {
+        (self.sent > 0).then(|| f64::from(self.lost) / f64::from(self.sent))
+    }
+}
+
 /// The round trip to a peer that no tunnel leads to, measured from outside the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CandidateRtt {

@@ -233,14 +233,25 @@ impl RouteIndex {
     /// Returns whether the node has a finite route by another slot, whatever the state of that slot.
     pub fn is_reached_without(&self, node: Prefix, slot: Slot) -> bool {
         let position = self.position(slot);
+        let mut routes = self.routes_to(node);
+        routes.any(|route| Some(route.slot_position) != position)
+    }
+
+    /// The slot by which the installed route to the node leaves, and the route's metric.
+    pub fn installed(&self, node: Prefix) -> Option<(Slot, u16)> {
+        let route = self.routes_to(node).find(|route| route.installed)?;
+        let (slot, ..) = self.services.get(route.slot_position)?;
+        Some((*slot, route.metric))
+    }
+
+    /// The finite routes to the node, by ascending slot.
+    fn routes_to(&self, node: Prefix) -> impl Iterator<Item = IndexedRoute> + '_ {
         let start = self
             .keys
             .partition_point(|key| key >> NODE_SHIFT < node_bits(node).into());
         let keys = self.keys.get(start..).unwrap_or_default();
         let routes = keys.iter().filter_map(|key| decode(*key));
-        routes
-            .take_while(|route| route.node == node)
-            .any(|route| Some(route.slot_position) != position)
+        routes.take_while(move |route| route.node == node)
     }
 
     /// The position of the slot among the services.

@@ -84,6 +84,30 @@ fn each_call_is_counted_with_its_status_and_duration_and_counters_only_grow() {
 }
 
 #[test]
+fn a_registry_whose_database_is_locked_shows_the_last_figures_at_once_and_counts_the_failures() {
+    let registry = Registry::start();
+    let node = registry.member();
+    let (_, before) = ask(&registry, "GET", "/metrics");
+    let path = registry.paths.state_dir.join("registry.sqlite");
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let asked_at = os::clock::runtime_now();
+    let (head, during) = ask(&registry, "GET", "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(asked_at.elapsed() < std::time::Duration::from_secs(1));
+    let live = r#"warren_registry_nodes{state="live"}"#;
+    assert_eq!(value(&during, live), value(&before, live));
+    let read_at = "warren_registry_reading_timestamp_seconds";
+    assert_eq!(value(&during, read_at), value(&before, read_at));
+    assert_eq!(
+        registry.call(Some(&node), "GET", "/v1/bootstrap", "").0,
+        500
+    );
+    let failures = r#"warren_registry_responses_total{call="/v1/bootstrap",status="500"}"#;
+    assert_eq!(value(&ask(&registry, "GET", "/metrics").1, failures), 1.0);
+}
+
+#[test]
 fn a_page_links_to_the_metrics_and_head_has_the_status_of_get() {
     let registry = Registry::start();
     let (head, page) = ask(&registry, "GET", "/");

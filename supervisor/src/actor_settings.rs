@@ -7,6 +7,7 @@ use actors::{
     live_settings::{LiveSettings, LocalLimits, Mode},
     sinks::{
         health,
+        next_hop::next_hop,
         telemetry::{Published, TelemetryDeps},
     },
     sources::{
@@ -16,6 +17,7 @@ use actors::{
         documents::DocumentSettings,
         hole_punching::PunchSettings,
         lan_discovery::LanSettings,
+        peer_api::FindNextHop,
         peer_cache::CacheSettings,
         pinholes::keeper::{PinholeKeeper, PinholeSettings},
         port_mapping::{
@@ -41,7 +43,7 @@ use os::{
     route_check::has_route,
 };
 use policies::{names::Transport, probe::ProbePace};
-use std::{net::SocketAddrV6, rc::Rc};
+use std::{net::SocketAddrV6, rc::Rc, sync::Arc};
 use wire::{
     babel::{BabelConfig, MacKey},
     peer::MAX_DISTANCES,
@@ -225,6 +227,12 @@ pub(crate) fn peer_cache(environment: &Environment<'_>) -> CacheSettings {
 }
 
 /// Returns the address of this node's peer API.
+/// Looks tunnels up in the published snapshot.
+pub(crate) fn find_next_hop(environment: &Environment<'_>) -> FindNextHop {
+    let published = environment.published.clone();
+    Arc::new(move |to| next_hop(&published.load(), to))
+}
+
 pub(crate) fn peer_api_address(environment: &Environment<'_>) -> SocketAddrV6 {
     let identity = environment.identity;
     let address = identity.network.node_address(identity.me);

@@ -5,14 +5,15 @@ use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actors::operator::OperatorOrdered;
 use actors::sinks::{
-    control::{self, DaemonRequest},
+    control::{self, AskNextHop, DaemonRequest},
     exporter::{self, ExporterError, Listen, Readers},
     telemetry::Published,
 };
 use config::{MetricsAddress, Settings, paths::Paths};
+use membership::peer_api::PeerApiClient;
 use os::clock::Clock;
 use policies::node_reference::NodeReference;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::mpsc;
 use wire::errors::Chain;
 
@@ -126,12 +127,13 @@ impl ControlRequests {
     }
 }
 
-/// Serves the control socket.
+/// Serves the control socket. `peers` asks other nodes what `warren trace` wants to know.
 pub(crate) fn serve_control(
     host: &Host,
     paths: &Paths,
     clock: &Clock,
     published: &Published,
+    peers: PeerApiClient,
 ) -> ControlRequests {
     let group = nix::unistd::Group::from_name("warren")
         .ok()
@@ -144,7 +146,12 @@ pub(crate) fn serve_control(
     };
     let (sender, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
     let (given, orders) = mpsc::channel(MAX_WAITING_ORDERS);
-    match control::serve(access, clock.clone(), published.clone(), (sender, given)) {
+    let ask: AskNextHop = Arc::new(move |at, to| {
+        let peers = peers.clone();
+        Box::pin(async move { peers.fetch_next_hop(at, to).await.ok() })
+    });
+    let senders = (sender, given, ask);
+    match control::serve(access, clock.clone(), published.clone(), senders) {
         Ok(server) => drop(actix_rt::spawn(server)),
         Err(error) => {
             tracing::error!(error = %Chain(&error), "the control socket is not served; warren status and the like do not work")

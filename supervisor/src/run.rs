@@ -27,8 +27,10 @@ use arc_swap::ArcSwap;
 use config::{Settings, paths::Paths};
 use futures_util::{FutureExt, StreamExt};
 use membership::{
+    certificate::Certificate,
     credentials::SharedServerTls,
     documents::{CurrentDocuments, DocumentStore, PrivateEndpoints, UpdateOutcome},
+    node_names::NodeNames,
     peer_api::{PeerApiClient, PeerApiSettings, SharedNodeDocument},
     registry_api::RegistryApiClient,
 };
@@ -148,9 +150,8 @@ fn load_documents(identity: &NodeIdentity, paths: &Paths) -> Result<DocumentStor
 /// Publishes the first, empty snapshot of this node.
 fn publish(
     identity: &NodeIdentity,
-    revision: &'static str,
-    live: &LiveSettings,
-    host: &host::Host,
+    (revision, live): (&'static str, &LiveSettings),
+    (host, names): (&host::Host, &NodeNames),
     clock: &Clock,
 ) -> Published {
     let identity = telemetry::NodeDescription {
@@ -163,7 +164,7 @@ fn publish(
         unused_ports: host.further_ports.unused.clone(),
         started: clock.now(),
     };
-    telemetry::publish(identity, clock)
+    telemetry::publish(identity, names, clock)
 }
 
 fn peer_api_settings(identity: &NodeIdentity, store: &Store) -> PeerApiSettings {
@@ -205,22 +206,32 @@ fn node_document(settings: &Settings, identity: &NodeIdentity) -> SharedNodeDocu
     }))
 }
 
-/// Creates the store of a node that knows its documents, and nothing else.
+/// Creates the store of a node that knows its documents and its own name, and nothing else.
 fn create_store(
     identity: &NodeIdentity,
     paths: &Paths,
-    (settings, live): (&Settings, LiveSettings),
+    (settings, live, names): (&Settings, LiveSettings, NodeNames),
     host: &host::Host,
     clock: &Clock,
 ) -> Result<Store, StartError> {
     Ok(Store {
         documents: load_documents(identity, paths)?,
+        names,
         node_document: node_document(settings, identity),
         settings: Arc::new(ArcSwap::from_pointee(live)),
         is_transit_blocked: Rc::new(Cell::new(host.is_transit_blocked)),
         has_ipv4_overlap: Rc::new(Cell::new(host.has_ipv4_overlap)),
         ..Store::new(clock.clone(), identity.me)
     })
+}
+
+/// Reads the name of the node from its certificate, so that the first figures that it shows have its name.
+fn own_name(paths: &Paths) -> NodeNames {
+    let names = NodeNames::default();
+    if let Some((_, own)) = Certificate::read_file(&paths.certificate()) {
+        names.learn(own.prefix, own.name, own.not_before_s);
+    }
+    names
 }
 
 async fn run_node(
@@ -249,15 +260,17 @@ async fn run_node(
     )
     .await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
-    let published = publish(&identity, program.revision, &live, &host, &clock);
+    let names = own_name(&paths);
+    let described = (program.revision, &live);
+    let published = publish(&identity, described, (&host, &names), &clock);
     let metrics = MetricsServer::start(&settings, &clock, &published);
-    let control_requests = serve_control(&host, &paths, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
-    let store = create_store(&identity, &paths, (&settings, live), &host, &clock)?;
+    let store = create_store(&identity, &paths, (&settings, live, names), &host, &clock)?;
+    let peers = PeerApiClient::new(&peer_api_settings(&identity, &store), &credentials)?;
+    let control_requests = serve_control(&host, &paths, &clock, &published, peers.clone());
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
     let private = private_endpoints(&settings, store.documents.clone(), &kernel, &registry).await?;
-    let peers = PeerApiClient::new(&peer_api_settings(&identity, &store), &credentials)?;
     let babel_socket = BabelSocket::open(identity.network, identity.me)
         .map_err(doing("open a socket for route requests"))?;
     let environment = Environment {

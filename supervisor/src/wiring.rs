@@ -251,6 +251,7 @@ impl<'a> Wiring<'a> {
             offered: to(&documents),
             punch_settings: settings_of::hole_punching(self.environment),
             peers: self.environment.peers.clone(),
+            find_next_hop: settings_of::find_next_hop(self.environment),
         };
         self.guard("peer_api", deps, PeerApi::new);
         MembershipSources {

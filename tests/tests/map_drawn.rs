@@ -91,6 +91,28 @@ fn disappearance(lab: &Lab, node: &Node) -> Result<f64> {
     Ok(f64::from(i32::try_from(delay_ms)?) / 1000.0)
 }
 
+/// Opens the registry's map, which shows itself and all nodes that announce themselves.
+fn check_registry_map(lab: &Lab) -> Result<()> {
+    let (url, count) = (map_page::registry_url(lab), (NODES + 1).to_string());
+    let arguments = ["--url", &url, "--nodes", &count];
+    let shown = map_page::open(&lab.internet_namespace(), &arguments)?;
+    ensure!(shown.complaints.is_empty(), "{:?}", shown.complaints);
+    ensure!(shown.contrast >= MIN_CONTRAST, "{shown:?}");
+    for node in lab.nodes() {
+        let prefix = node.prefix()?;
+        let mut names = shown.names.iter();
+        ensure!(
+            names.any(|name| name.contains(prefix)),
+            "the registry's map lacks {prefix}: {shown:?}"
+        );
+    }
+    progress(format!(
+        "the registry's map: drawn after {} ms, least contrast {:.1}",
+        shown.loaded_ms, shown.contrast
+    ));
+    Ok(())
+}
+
 #[test]
 fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
     if is_skipped_without_root("map_drawn") || is_skipped_without_npm() {
@@ -98,6 +120,7 @@ fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
     }
     boards::install()?;
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
+    check_registry_map(&lab)?;
     let node = lab.node(0)?;
     wait_for_complete_map(&lab, node)?;
     let count = NODES.to_string();

@@ -66,7 +66,12 @@ fn is_traced(node: &Node, route: &RouteEntry) -> Result<bool> {
     Ok(trace.get("reached") == Some(&Value::Bool(true))
         && is("/hops/0/node", &route.via)
         && is("/hops/0/tunnel", &route.slot)
-        && is("/hops/1/node", &route.node))
+        && is("/hops/0/link/tunnel", &route.slot)
+        && is("/hops/1/node", &route.node)
+        // What the neighbour says of its own tunnel.
+        && is("/hops/1/link/prefix", &route.via)
+        && is("/hops/1/link/neighbour", &route.node)
+        && trace.pointer("/hops/1/link/tunnel").is_some())
 }
 
 /// Checks round trips and hops to a node that is no neighbour, and that a node which nobody knows is an error.

@@ -49,6 +49,8 @@ pub const DECISIONS_PATH: &str = "/v1/decisions";
 pub const EVENTS_PATH: &str = "/v1/events";
 /// The path to which a `POST` with an [`EchoQuery`] sends an echo request; the answer is an [`EchoDocument`].
 pub const ECHO_PATH: &str = "/v1/echo";
+/// The path that says by which tunnel a node sends packets to another one: `GET` with a [`HopQuery`].
+pub const HOP_PATH: &str = "/v1/next-hop";
 /// The path to which a `POST` reloads the configuration; the answer is a [`ReloadDocument`].
 pub const RELOAD_PATH: &str = "/v1/reload";
 /// The path to which a `POST` restarts the daemon in place. There is no answer if that succeeds, since the connection

@@ -3,9 +3,11 @@
 
 mod endpoint_checks;
 mod hole_punching;
+mod next_hop;
 
 pub use endpoint_checks::*;
 pub use hole_punching::*;
+pub use next_hop::*;
 
 use crate::{
     registry::{DocumentKind, Node},

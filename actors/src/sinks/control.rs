@@ -7,8 +7,10 @@
 
 mod echo;
 mod events;
+mod hop;
 mod operator;
 
+pub use hop::AskNextHop;
 pub use operator::OperatorOrders;
 
 use crate::sinks::{documents::View, map, telemetry::Published};
@@ -33,7 +35,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{
-    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, EventQuery, NAMES_PATH, PEERS_PATH, Problem,
+    DECISIONS_PATH, ECHO_PATH, EVENTS_PATH, EventQuery, HOP_PATH, NAMES_PATH, PEERS_PATH, Problem,
     RELOAD_PATH, RESTART_PATH, ROUTES_PATH, ReloadDocument, STATUS_PATH, TUNNELS_PATH,
 };
 use wire::errors::some_if_found;
@@ -102,7 +104,7 @@ pub enum DaemonRequest {
 }
 
 /// Binds the socket and returns the server, which the caller must spawn on the actors' thread. Requests of root are sent to
-/// `requests`, and orders of an operator to `orders`.
+/// `requests`, orders of an operator to `orders`, and questions of `warren trace` to other nodes by `ask`.
 ///
 /// # Errors
 /// [`ControlError`]; nothing is served then.
@@ -110,7 +112,7 @@ pub fn serve(
     access: Access,
     clock: Clock,
     published: Published,
-    (requests, orders): (mpsc::Sender<DaemonRequest>, OperatorOrders),
+    (requests, orders, ask): (mpsc::Sender<DaemonRequest>, OperatorOrders, AskNextHop),
 ) -> Result<Server, ControlError> {
     let rejected_uids = access.rejected_uids.clone();
     let waiting = WaitingRequests::default();
@@ -121,6 +123,7 @@ pub fn serve(
             .app_data(web::Data::new(requests.clone()))
             .app_data(web::Data::new(orders.clone()))
             .app_data(web::Data::new(waiting.clone()))
+            .app_data(web::Data::new(ask.clone()))
             .route(STATUS_PATH, web::get().to(status))
             .route(TUNNELS_PATH, web::get().to(tunnels))
             .route(PEERS_PATH, web::get().to(peers))
@@ -132,6 +135,7 @@ pub fn serve(
             .route(MAP_PAGE_PATH, web::get().to(map::page))
             .route(MAP_UPDATE_PATH, web::get().to(map_update))
             .route(ECHO_PATH, web::post().to(echo::echo))
+            .route(HOP_PATH, web::get().to(hop::hop))
             .route(RELOAD_PATH, web::post().to(reload))
             .route(RESTART_PATH, web::post().to(restart))
             .configure(operator::add_routes)

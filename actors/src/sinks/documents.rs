@@ -188,7 +188,6 @@ impl<'a> View<'a> {
         let slot = row.tunnel.slot;
         let served = self.node.served_by(slot);
         let probe = self.node.probes.get(&slot);
-        let probed = probe.filter(|probe| probe.sent > 0);
         TunnelEntry {
             slot: slot.to_string(),
             peer: row.tunnel.peer.to_string(),
@@ -219,7 +218,7 @@ impl<'a> View<'a> {
                 .label()
                 .to_owned(),
             hole_punched: self.node.hole_punches.slots.contains(&slot),
-            loss_ratio: probed.map(|probe| f64::from(probe.lost) / f64::from(probe.sent)),
+            loss_ratio: probe.and_then(|probe| probe.loss_ratio()),
             verdict: self
                 .node
                 .verdicts

@@ -28,11 +28,7 @@ use actix_web::{
 use families::MAX_HEALTHY_AGE;
 use os::{clock::Clock, process_usage::OwnUsage, server_drops::dropped_frames};
 use policies::names::Transport;
-use prometheus::{
-    Registry, TextEncoder,
-    core::{Collector, Desc},
-    proto,
-};
+use prometheus::TextEncoder;
 use samples::Source;
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use wire::{
@@ -62,9 +58,6 @@ pub enum ExporterError {
         /// The underlying error.
         source: io::Error,
     },
-    /// Prometheus does not allow a name or a label in [`FAMILIES`].
-    #[error("cannot register the metrics")]
-    Register(#[source] prometheus::Error),
 }
 
 /// Time within which a client must send its request.
@@ -85,17 +78,11 @@ const MAX_CONNECTIONS: usize = 64;
 /// # Errors
 /// [`ExporterError`]; nothing is served then.
 pub fn serve(listen: &Listen, clock: Clock, published: Published) -> Result<Server, ExporterError> {
-    let registry = registry(published.clone(), clock.clone()).map_err(ExporterError::Register)?;
     let readers = match listen {
         Listen::Overlay(_, readers) => readers.clone(),
         Listen::Tcp(_) | Listen::Unix(_) => Readers::default(),
     };
-    let build_app = move || {
-        build_app(
-            (registry.clone(), published.clone(), clock.clone()),
-            readers.clone(),
-        )
-    };
+    let build_app = move || build_app((published.clone(), clock.clone()), readers.clone());
     let bound = match listen {
         Listen::Tcp(address) | Listen::Overlay(address, _) => serve_tcp(*address, build_app),
         Listen::Unix(path) => HttpServer::new(build_app)
@@ -148,7 +135,7 @@ where
 }
 
 fn build_app(
-    (registry, published, clock): (Registry, Published, Clock),
+    (published, clock): (Published, Clock),
     readers: Readers,
 ) -> App<
     impl ServiceFactory<
@@ -160,7 +147,6 @@ fn build_app(
     >,
 > {
     App::new()
-        .app_data(web::Data::new(registry))
         .app_data(web::Data::new(published))
         .app_data(web::Data::new(clock))
         .app_data(web::Data::new(readers))
@@ -205,58 +191,30 @@ where
         .route(web::head().to(handler))
 }
 
-/// Builds a Prometheus registry with all metrics of the published snapshot.
+/// Writes the current snapshot in Prometheus' text format.
+///
+/// Family by family, so that the samples of one need no memory any more when those of the next are read.
 ///
 /// # Errors
-/// Prometheus does not allow a name or a label.
-pub fn registry(published: Published, clock: Clock) -> Result<Registry, prometheus::Error> {
-    let desc = |family: &Family| {
-        let labels = family.labels.iter().map(ToString::to_string).collect();
-        Desc::new(
-            family.name.to_owned(),
-            family.help.to_owned(),
-            labels,
-            Default::default(),
-        )
+/// A metric has no name.
+fn text(published: &Published, clock: &Clock) -> Result<String, prometheus::Error> {
+    let node = published.load();
+    let process = OwnUsage::read().inspect_err(
+        |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process figures from /proc"),
+    );
+    let source = Source {
+        node: &node,
+        health: health::assess(&node, clock.now()),
+        server_drops: server_drops(),
+        process: process.ok(),
     };
-    let descs = FAMILIES.iter().map(desc).collect::<Result<_, _>>()?;
-    let registry = Registry::new();
-    registry.register(Box::new(SnapshotCollector {
-        published,
-        clock,
-        descs,
-    }))?;
-    Ok(registry)
-}
-
-/// Converts the current snapshot into metric families.
-struct SnapshotCollector {
-    published: Published,
-    clock: Clock,
-    descs: Vec<Desc>,
-}
-
-impl Collector for SnapshotCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
+    let mut text = String::new();
+    for family in FAMILIES {
+        if let Some(family) = protocol::metric_family(family, &source) {
+            TextEncoder::new().encode_utf8(&[family], &mut text)?;
+        }
     }
-
-    fn collect(&self) -> Vec<proto::MetricFamily> {
-        let node = self.published.load();
-        let process = OwnUsage::read().inspect_err(
-            |error| tracing::debug!(error = %Chain(error), "cannot read the daemon's own process figures from /proc"),
-        );
-        let source = Source {
-            node: &node,
-            health: health::assess(&node, self.clock.now()),
-            server_drops: server_drops(),
-            process: process.ok(),
-        };
-        FAMILIES
-            .iter()
-            .filter_map(|family| protocol::metric_family(family, &source))
-            .collect()
-    }
+    Ok(text)
 }
 
 /// Reads the frames that were dropped on the TAPs of the servers; 0 where there is no server.
@@ -286,8 +244,8 @@ async fn index(published: web::Data<Published>) -> HttpResponse {
         .body(page)
 }
 
-async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
+async fn metrics(published: web::Data<Published>, clock: web::Data<Clock>) -> HttpResponse {
+    match text(&published, &clock) {
         Ok(text) => HttpResponse::Ok()
             .content_type(prometheus::TEXT_FORMAT)
             .body(text),

@@ -6,4 +6,5 @@ mod documents;
 pub mod exporter;
 pub mod health;
 mod map;
+pub mod next_hop;
 pub mod telemetry;

@@ -49,10 +49,11 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Deviation of the wall clock from the monotonic one above which the wall clock counts as having been set.
 const MAX_CLOCK_DEVIATION: Duration = Duration::from_secs(1);
 
-/// Publishes the first, empty snapshot. What it returns outlives the actor.
-pub fn publish(identity: NodeDescription, clock: &Clock) -> Published {
+/// Publishes the first snapshot, which has no more than the names. What it returns outlives the actor.
+pub fn publish(identity: NodeDescription, names: &NodeNames, clock: &Clock) -> Published {
     let booted_at = wall().saturating_sub(clock.now().0);
     let mut snapshot = Snapshot::new(identity, booted_at);
+    snapshot.names = names.load();
     snapshot.log_start();
     Arc::new(ArcSwap::from_pointee(snapshot))
 }

@@ -55,8 +55,8 @@ use wire::{
     chain,
     peer::{
         DOCUMENT_LIMIT, Distance, ENDPOINT_CHECKS_PATH, HOLE_PUNCHES_PATH, MAX_NODES,
-        OBSERVATIONS_PATH, PeersDocument, RESTART_LOCK_PATH, RouteViewDocument, VERSION,
-        document_path,
+        NEXT_HOP_PATH, NextHopDocument, OBSERVATIONS_PATH, PeersDocument, RESTART_LOCK_PATH,
+        RouteViewDocument, VERSION, document_path,
     },
     registry::{DocumentKind, Node},
 };
@@ -93,6 +93,9 @@ pub enum ApiError {
     },
 }
 
+/// Finds the tunnel by which packets to a node leave this one; `None` if there is no route.
+pub type FindNextHop = Arc<dyn Fn(Prefix) -> Option<NextHopDocument> + Send + Sync>;
+
 /// The dependencies of the peer API.
 #[derive(Clone)]
 pub struct PeerApiDeps {
@@ -108,6 +111,8 @@ pub struct PeerApiDeps {
     pub punch_settings: PunchSettings,
     /// The client of other nodes' peer API.
     pub peers: PeerApiClient,
+    /// Looks up the tunnel to a node for those that ask.
+    pub find_next_hop: FindNextHop,
 }
 
 /// The actor that keeps the server running.
@@ -130,6 +135,7 @@ struct State {
     peers: SharedCandidates,
     documents: DocumentStore,
     offered: Recipient<DocumentOffered>,
+    find_next_hop: FindNextHop,
     route_view: SharedRouteView,
     restart_lock: SharedRestartLock,
     names: NodeNames,
@@ -165,6 +171,7 @@ impl PeerApi {
             offered,
             punch_settings: settings,
             peers: peer_api,
+            find_next_hop,
         } = deps;
         let Store {
             clock,
@@ -190,6 +197,7 @@ impl PeerApi {
             peers,
             documents,
             offered,
+            find_next_hop,
             route_view,
             restart_lock,
             names,
@@ -308,6 +316,7 @@ fn build_app(
         .route("/v1/node", web::get().to(get_node))
         .route("/v1/peers", web::get().to(get_peers))
         .route("/v1/route-view", web::get().to(get_route_view))
+        .route(NEXT_HOP_PATH, web::get().to(get_next_hop))
         .route(network, web::get().to(get_network))
         .route(network, web::post().to(post_document))
         .route(revocations, web::get().to(get_revocations))

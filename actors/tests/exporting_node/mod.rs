@@ -21,6 +21,7 @@ use actors::{
         telemetry::{self, Published, Telemetry, TelemetryDeps},
     },
 };
+use membership::node_names::NodeNames;
 use os::clock::Clock;
 use policies::orders::Order;
 use std::{
@@ -108,11 +109,11 @@ pub struct Node {
 impl Node {
     pub async fn start() -> Self {
         let clock = Clock::boottime();
-        let published = telemetry::publish(identity(clock.now()), &clock);
+        let published = telemetry::publish(identity(clock.now()), &NodeNames::default(), &clock);
         let telemetry = Telemetry::new(TelemetryDeps {
             clock: clock.clone(),
             published: published.clone(),
-            names: membership::node_names::NodeNames::default(),
+            names: NodeNames::default(),
             pins: Default::default(),
             find: actors::sinks::health::present_findings,
         })

@@ -90,6 +90,7 @@ pub(crate) fn serve_with_credentials(
             openvpn_uid: 0,
         },
         peers: client_of(SERVER, credentials, NodeNames::default()),
+        find_next_hop: Arc::new(|to| (to == prefix(20)).then(next_hop)),
     })
     .start();
     offered
@@ -103,6 +104,19 @@ pub(crate) fn route_view() -> SharedRouteView {
         distances: vec![(prefix(20), 96), (prefix(21), 300)],
         regrets: [(prefix(CLIENT), Some(40)), (prefix(77), Some(9))].into(),
     }))
+}
+
+/// The tunnel by which the server's packets to node 20 leave.
+pub(crate) fn next_hop() -> NextHopDocument {
+    NextHopDocument {
+        version: VERSION,
+        prefix: prefix(SERVER),
+        to: prefix(20),
+        tunnel: Slot::Dialling(3),
+        neighbour: prefix(CLIENT),
+        rtt_seconds: Some(0.003),
+        loss_ratio: None,
+    }
 }
 
 /// Stands in for the documents actor, and forwards posted documents to a channel.

@@ -3,7 +3,7 @@
 use crate::prometheus::{NODES_JOB, REGISTRY_JOB};
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// The names of all boards.
 pub const BOARDS: [&str; 5] = ["network", "node", "tunnel", "policy", "registry"];
@@ -66,6 +66,28 @@ pub fn all_queries() -> Result<Vec<Query>> {
         }
     }
     Ok(queries)
+}
+
+/// The panels that may be empty on a network of one node, as `dashboards/README.md` lists them: board and title, or `all`.
+///
+/// # Errors
+/// Fails if the file cannot be read, or if it has no such table.
+pub fn empty_with_one_node() -> Result<BTreeSet<(String, String)>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards/README.md");
+    let text = fs::read_to_string(file)?;
+    let (_, table) = text
+        .split_once("| board | panels | why |\n")
+        .context("dashboards/README.md lists no empty panels")?;
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| {
+        let mut cells = row.split('|').skip(1).map(str::trim);
+        Some((cells.next()?.to_owned(), cells.next()?))
+    });
+    let panels = |(board, titles): (String, &str)| {
+        let titles: Vec<_> = titles.split("; ").map(str::to_owned).collect();
+        titles.into_iter().map(move |title| (board.clone(), title))
+    };
+    Ok(cells.flat_map(panels).collect())
 }
 
 /// What is selected on the boards.

@@ -6,6 +6,7 @@ mod hosts;
 mod lines;
 mod network;
 mod processes;
+mod registry;
 
 use crate::{
     Lab,
@@ -28,7 +29,8 @@ const QUIET_SPAN: Duration = Duration::from_secs(15);
 /// An alert must not have fired for this time before its fault.
 const MIN_SILENCE: Duration = Duration::from_secs(SHORT_FOR_S);
 /// What differs from the shipped rules and the example of a scrape configuration.
-const SHORTENED: &str = "scraped and evaluated each second; `for` 5 s; ranges [10m] 60 s, [30m] and [1h] 120 s, [6h] 240 s";
+const SHORTENED: &str =
+    "scraped and evaluated each second; `for` 5 s; ranges [10m] 60 s, longer ones 120 s";
 
 /// Alerts that are provoked in one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,8 +41,10 @@ pub enum Group {
     Lines,
     /// Processes that exit or hang, panics, and a node that lies.
     Processes,
-    /// The registry, clocks, routers, and other programs on a host.
+    /// Clocks, routers, and other programs on a host.
     Hosts,
+    /// A registry that is stopped, or cannot write.
+    Registry,
     /// Certificates and CAs that expire.
     Certificates,
     /// Closes that are given up.
@@ -67,9 +71,9 @@ pub struct AlertRecord {
     pub silent_before_s: f64,
     /// Time from the fault until Alertmanager had the alert; `null` if it never had.
     pub fires_s: Option<f64>,
-    /// Time from the end of the fault until the alert ended; `null` if it did not, or if that was not awaited.
+    /// Time from the end of the fault, or from the beginning of its repair, until the alert ended; `null` if it did not, or if that was not awaited.
     pub ends_s: Option<f64>,
-    /// When the fault was over, unless it lasts until its repair.
+    /// When the fault was over, or its repair began; `None` if that is the repair of all.
     #[serde(skip)]
     over_at: Option<Instant>,
 }
@@ -79,6 +83,13 @@ pub struct AlertRecord {
 pub struct Alerts {
     /// What was shortened for the measurement.
     shortened: &'static str,
+    /// Number of alerts that were provoked, that fired, and that ended after the repair.
+    provoked: usize,
+    fired: usize,
+    ended: usize,
+    /// The longest time until an alert fired, and until one ended.
+    slowest_fire_s: f64,
+    slowest_end_s: f64,
     /// Alerts that did not fire, or did not end, in time.
     failed: Vec<&'static str>,
     alerts: Vec<AlertRecord>,
@@ -89,27 +100,59 @@ pub struct Alerts {
 /// # Errors
 /// Fails if a lab cannot be built, if an alert fires without a fault, or if a fault cannot be injected.
 pub fn measure(groups: &[Group], extent: Extent) -> Result<Alerts> {
-    let mut alerts = Alerts {
-        shortened: SHORTENED,
-        failed: Vec::new(),
-        alerts: Vec::new(),
-    };
+    let (mut failed, mut records) = (Vec::new(), Vec::new());
     for group in groups {
         let watch = match group {
             Group::Network => network::measure()?,
             Group::Lines => lines::measure()?,
             Group::Processes => processes::measure(extent)?,
             Group::Hosts => hosts::measure()?,
+            Group::Registry => registry::measure()?,
             Group::Certificates => certificates::measure()?,
             Group::Drains => drains::measure()?,
         };
-        alerts.failed.extend(watch.failed);
-        alerts.alerts.extend(watch.records);
+        failed.extend(watch.failed);
+        records.extend(watch.records);
     }
+    let alerts = Alerts::new(failed, records);
+    progress(alerts.summary());
     Ok(alerts)
 }
 
 impl Alerts {
+    fn new(failed: Vec<&'static str>, alerts: Vec<AlertRecord>) -> Self {
+        let count = |times: &dyn Fn(&AlertRecord) -> Option<f64>| {
+            let known: Vec<_> = alerts.iter().filter_map(times).collect();
+            (known.len(), known.into_iter().fold(0.0, f64::max))
+        };
+        let (fired, slowest_fire_s) = count(&|alert| alert.fires_s);
+        let (ended, slowest_end_s) = count(&|alert| alert.ends_s);
+        Self {
+            shortened: SHORTENED,
+            provoked: alerts.len(),
+            fired,
+            ended,
+            slowest_fire_s,
+            slowest_end_s,
+            failed,
+            alerts,
+        }
+    }
+
+    /// The outcome in one line.
+    fn summary(&self) -> String {
+        let Self {
+            provoked,
+            fired,
+            ended,
+            ..
+        } = self;
+        format!(
+            "{fired} of {provoked} alerts fired, after {:.1} s at most; {ended} ended, {:.1} s after the repair at most; failed: {:?}",
+            self.slowest_fire_s, self.slowest_end_s, self.failed
+        )
+    }
+
     /// Alerts that did not fire, or did not end, in time.
     pub fn failed(&self) -> &[&'static str] {
         &self.failed
@@ -165,9 +208,25 @@ impl Watch {
         alerts: &[&'static str],
         inject: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let mut inject = Some(inject);
-        let once = || inject.take().map_or(Ok(()), |inject| inject());
-        self.fire_while(fault, alerts, FIRE_TIMEOUT, once)
+        let silent = alerts.iter().map(|alert| self.silent_for(alert));
+        let silent: Vec<_> = silent.collect::<Result<_>>()?;
+        let are_silent = silent.iter().all(|silent| *silent >= MIN_SILENCE);
+        ensure!(are_silent, "{alerts:?}: one fires before its fault");
+        progress(fault);
+        let injected_at = Instant::now();
+        inject().context(fault)?;
+        for (alert, silent) in alerts.iter().zip(silent) {
+            let is_active = || {
+                let active = self.alertmanager.active().ok()?;
+                active
+                    .contains(*alert)
+                    .then(|| seconds(injected_at.elapsed()))
+            };
+            let deadline = FIRE_TIMEOUT.saturating_sub(injected_at.elapsed());
+            let fires_s = wait_until(deadline, is_active);
+            self.record(fault, alert, silent, fires_s);
+        }
+        Ok(())
     }
 
     /// Like [`Watch::fire`], for a fault that is over when `inject` returns.
@@ -189,40 +248,6 @@ impl Watch {
             .filter(|record| alerts.contains(&record.alert));
         of_fault.for_each(|record| record.over_at = over_at);
         fired
-    }
-
-    /// Repeats a fault until all these alerts have reached Alertmanager, or for this long.
-    fn fire_while(
-        &mut self,
-        fault: &'static str,
-        alerts: &[&'static str],
-        timeout: Duration,
-        mut inject: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
-        let silent = alerts.iter().map(|alert| self.silent_for(alert));
-        let silent: Vec<_> = silent.collect::<Result<_>>()?;
-        let are_silent = silent.iter().all(|silent| *silent >= MIN_SILENCE);
-        ensure!(are_silent, "{alerts:?}: one fires before its fault");
-        progress(fault);
-        let injected_at = Instant::now();
-        inject().context(fault)?;
-        for (alert, silent) in alerts.iter().zip(silent) {
-            let deadline = timeout.saturating_sub(injected_at.elapsed());
-            let mut failure = None;
-            let is_active = || {
-                failure = inject().err();
-                let active = self.alertmanager.active().ok()?;
-                active
-                    .contains(*alert)
-                    .then(|| seconds(injected_at.elapsed()))
-            };
-            let fires_s = wait_until(deadline, is_active);
-            if let Some(error) = failure {
-                return Err(error.context(fault));
-            }
-            self.record(fault, alert, silent, fires_s);
-        }
-        Ok(())
     }
 
     /// Waits until alerts have reached Alertmanager whose fault the network has had from its start.
@@ -261,18 +286,17 @@ impl Watch {
 
     /// Repairs the fault of one alert at once, and does not wait for the end of the alert.
     fn repair(&mut self, alert: &'static str, repair: impl FnOnce() -> Result<()>) -> Result<()> {
-        repair()?;
         let mut records = self.records.iter_mut();
         if let Some(record) = records.find(|record| record.alert == alert) {
             record.over_at = Some(Instant::now());
         }
-        Ok(())
+        repair()
     }
 
     /// Repairs all other faults, and waits until all alerts that fired have left Alertmanager.
     fn end(&mut self, repair: impl FnOnce() -> Result<()>) -> Result<()> {
-        repair()?;
         let repaired_at = Instant::now();
+        repair()?;
         let mut records = std::mem::take(&mut self.records);
         for record in records.iter_mut().filter(|record| record.ends_s.is_none()) {
             let deadline = END_TIMEOUT.saturating_sub(repaired_at.elapsed());

@@ -100,14 +100,22 @@ impl Difference {
     }
 }
 
-/// Compares all figures of the running nodes again and again, for this long.
+/// Compares all figures of the running nodes again and again, for this long, and as long as a difference may still pass.
 ///
 /// # Errors
 /// Fails if a node that runs does not answer.
 pub fn observe(lab: &Lab, fault: &'static str, span: Duration) -> Result<Vec<FigureRecord>> {
     let started_at = Instant::now();
     let mut differences: BTreeMap<(&'static str, usize), Difference> = BTreeMap::new();
-    while started_at.elapsed() < span {
+    let is_complete = |differences: &BTreeMap<_, Difference>| {
+        let mut differences = differences.values();
+        let may_pass = differences.any(|difference| {
+            let since = difference.since.map(|since| since.elapsed());
+            since.is_some_and(|lasted| lasted <= MAX_DELAY)
+        });
+        started_at.elapsed() >= span && !may_pass
+    };
+    while !is_complete(&differences) {
         for node in lab.nodes().iter().filter(|node| node.pid().is_some()) {
             compare(node, &mut differences)?;
         }

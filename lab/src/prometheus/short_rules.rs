@@ -10,13 +10,11 @@ pub const SHORT_FOR_S: u64 = 5;
 /// A range of ten minutes or more becomes a tenth, within these limits, in seconds.
 const MIN_RANGE_S: u64 = 60;
 const MAX_RANGE_S: u64 = 120;
-/// A range of many hours becomes this part.
-const PART_OF_HOURS: u64 = 90;
 /// Ranges shorter than this stay, in seconds.
 const LONG_RANGE_S: u64 = 600;
 
-/// Writes the shipped rules with a `for` of 5 s for each alert, and with short ranges: 10 m become 60 s, 30 m and 1 h
-/// become 120 s, 6 h become 240 s. Thresholds and all else are as shipped.
+/// Writes the shipped rules with a `for` of 5 s for each alert, and with short ranges: 10 m become 60 s, and 30 m and
+/// more become 120 s. Thresholds and all else are as shipped.
 ///
 /// # Errors
 /// Fails if a file cannot be read or written.
@@ -43,8 +41,7 @@ fn with_short_ranges(line: &str) -> String {
     parts.fold(first, |text, part| {
         let short = part.split_once(']').and_then(|(range, rest)| {
             let seconds = seconds(range).filter(|seconds| *seconds >= LONG_RANGE_S)?;
-            let tenth = (seconds / 10).clamp(MIN_RANGE_S, MAX_RANGE_S);
-            let short = tenth.max(seconds / PART_OF_HOURS);
+            let short = (seconds / 10).clamp(MIN_RANGE_S, MAX_RANGE_S);
             Some(format!("{short}s]{rest}"))
         });
         text + "[" + &short.unwrap_or_else(|| part.to_owned())
@@ -77,7 +74,7 @@ mod tests {
     fn waiting_times_and_long_ranges_become_short_and_nothing_else_changes() {
         check("        for: 30m", "        for: 5s");
         check("increase(a[10m]) > 2", "increase(a[60s]) > 2");
-        check("increase(a[6h]) / b[30m]", "increase(a[240s]) / b[120s]");
+        check("increase(a[6h]) / b[30m]", "increase(a[120s]) / b[120s]");
         check("rate(a{b=~\"[0-9]\"}[5m])", "rate(a{b=~\"[0-9]\"}[5m])");
         check("'waiting for: an hour'", "'waiting for: an hour'");
     }

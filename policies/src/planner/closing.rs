@@ -56,6 +56,8 @@ pub(super) struct Closing {
     ordered_at: Uptime,
     /// Nodes that were reached through the slot at the start.
     served: BTreeSet<Prefix>,
+    /// The metric of the route to the peer at the start.
+    metric_before: Option<u16>,
     /// Since when one of them has been out of reach without the slot.
     unreachable_since: Option<Uptime>,
 }
@@ -90,6 +92,7 @@ impl Closing {
             stage: Stage::Drain,
             ordered_at: now,
             served: snapshot.routes.served_nodes(slot).collect(),
+            metric_before: snapshot.routes.metric(peer),
             unreachable_since: None,
         }
     }
@@ -187,9 +190,21 @@ impl Closing {
             self.stage = Stage::Close;
             self.ordered_at = now;
             let order = self.order();
+            let terms = format!("{terms}{}", self.moved_to(snapshot));
             return Step::Order(Decision { order, terms });
         }
         Step::Wait(terms)
+    }
+
+    /// The numbers of the route that leads to the peer instead: its slot, its metric, and that of the route before.
+    fn moved_to(&self, snapshot: &Snapshot<'_>) -> String {
+        let route = snapshot.routes.installed(self.peer);
+        let route = route.filter(|(slot, _)| *slot != self.slot);
+        route
+            .zip(self.metric_before)
+            .map_or_else(String::new, |((slot, metric), before)| {
+                format!(" moved_to={slot} metric={metric} metric_before={before}")
+            })
     }
 
     /// A node that was reached through the slot at the start, and has been reached by no other slot for

@@ -4,7 +4,11 @@ mod families;
 mod map;
 mod targets;
 
-use crate::{clock::WallClock, numbers::signed, service::queue::Queue};
+use crate::{
+    clock::{UnixSeconds, WallClock},
+    numbers::signed,
+    service::{Rollout, queue::Queue},
+};
 use actix_web::{
     App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder,
     dev::{Server, ServiceResponse},
@@ -16,6 +20,9 @@ use os::clock::Clock;
 use prometheus::TextEncoder;
 use std::{io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 use wire::map::{MAP_PAGE_PATH, MAP_UPDATE_PATH};
+
+/// Longest wait for the state of nodes and documents. Prometheus waits for at least a second.
+const STATE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Counts responses, and exposes the state of documents and certificates.
 #[derive(Clone)]
@@ -112,12 +119,26 @@ async fn metrics(source: web::Data<Source>) -> HttpResponse {
         database,
     } = source.get_ref();
     let families = &counts.0;
-    let state = queue
-        .ask(|service| Ok((service.rollout()?, service.ca_expiries())))
-        .await;
-    let Ok((rollout, ends)) = state else {
-        return HttpResponse::InternalServerError().body("the registry cannot read its state\n");
-    };
+    // A database that cannot be written makes each request wait; the figures of the last reading stay.
+    let state = queue.ask(|service| Ok((service.rollout()?, service.ca_expiries())));
+    if let Ok(Ok((rollout, ends))) = tokio::time::timeout(STATE_TIMEOUT, state).await {
+        set_state(families, &rollout, ends);
+        families.read_at.set(clock().0);
+    }
+    families.set_work(queue.work());
+    families.set_database(database);
+    families.now.set(clock().0);
+    families.own.read();
+    match TextEncoder::new().encode_to_string(&families.registry.gather()) {
+        Ok(text) => HttpResponse::Ok()
+            .content_type(prometheus::TEXT_FORMAT)
+            .body(text),
+        Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
+    }
+}
+
+/// Sets the figures of nodes, documents and CAs.
+fn set_state(families: &Families, rollout: &Rollout, ends: Vec<(&str, UnixSeconds)>) {
     let nodes = [
         ("live", rollout.nodes),
         ("announced", rollout.announced),
@@ -151,16 +172,6 @@ async fn metrics(source: web::Data<Source>) -> HttpResponse {
     families.ca_end.reset();
     for (role, end) in ends {
         families.ca_end.with_label_values(&[role]).set(end.0);
-    }
-    families.set_work(queue.work());
-    families.set_database(database);
-    families.now.set(clock().0);
-    families.own.read();
-    match TextEncoder::new().encode_to_string(&families.registry.gather()) {
-        Ok(text) => HttpResponse::Ok()
-            .content_type(prometheus::TEXT_FORMAT)
-            .body(text),
-        Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
     }
 }
 

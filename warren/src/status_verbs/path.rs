@@ -16,8 +16,10 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 use std::{net::Ipv6Addr, process::ExitCode, time::Duration};
 use wire::control::{
-    ECHO_PATH, EchoDocument, EchoOutcome, NAMES_PATH, NamesDocument, NodeNameEntry, VERSION,
+    ECHO_PATH, EchoDocument, EchoOutcome, HOP_PATH, NAMES_PATH, NamesDocument, NodeNameEntry,
+    VERSION,
 };
+use wire::peer::NextHopDocument;
 
 /// Exit code if the node did not answer at all.
 const NOT_REACHED: u8 = 1;
@@ -130,7 +132,16 @@ struct TraceReport {
     target: NodeNameEntry,
     reached: bool,
     /// The hops in the order of their hop limits, from 1.
-    hops: Vec<Answers>,
+    hops: Vec<TracedHop>,
+}
+
+/// One hop of a trace.
+#[derive(Clone, Debug, Default, Serialize)]
+struct TracedHop {
+    #[serde(flatten)]
+    answers: Answers,
+    /// The tunnel by which the node before this one sends packets on, by its own account; `None` if it does not say.
+    link: Option<NextHopDocument>,
 }
 
 /// `warren ping`: sends echo requests to a node; fails if none was answered.
@@ -176,8 +187,13 @@ pub(crate) fn trace(args: &TraceArgs) -> ExitCode {
 
 fn try_trace(args: &TraceArgs) -> Result<bool, Failure> {
     let target = find_target(&args.path)?;
-    let (mut hops, mut is_reached, mut silent) = (Vec::new(), false, 0);
+    let (mut hops, mut is_reached, mut silent) = (Vec::<TracedHop>::new(), false, 0);
     for hop_limit in 1..=args.max_hops {
+        let before = hops.last().map(|hop| hop.answers.node.as_deref());
+        let link = match before {
+            None => next_hop(&args.path, None, &target),
+            Some(before) => before.and_then(|node| next_hop(&args.path, Some(node), &target)),
+        };
         let mut answers = Answers::default();
         for _ in 0..args.count {
             let echo = request(&args.path, &target, hop_limit)?;
@@ -186,7 +202,7 @@ fn try_trace(args: &TraceArgs) -> Result<bool, Failure> {
         }
         silent = if answers.received == 0 { silent + 1 } else { 0 };
         let is_end = is_reached || answers.unreachable || silent == MAX_SILENT_HOPS;
-        hops.push(answers);
+        hops.push(TracedHop { answers, link });
         if is_end {
             break;
         }
@@ -252,6 +268,14 @@ fn request(
     serde_json::from_str(&body).map_err(ControlError::InvalidDocument)
 }
 
+/// Asks by which tunnel a node sends packets to the target; this node if none is given. `None` if the node does not say.
+fn next_hop(args: &PathArgs, at: Option<&str>, target: &NodeNameEntry) -> Option<NextHopDocument> {
+    let socket = config::paths::Paths::new(&args.show.root).control();
+    let at = at.map(|node| format!("at={node}&")).unwrap_or_default();
+    let path = format!("{HOP_PATH}?{at}to={}", target.prefix);
+    serde_json::from_str(&control_client::get(&socket, &path).ok()?).ok()
+}
+
 fn print_json(report: &impl Serialize) {
     // Serialisation cannot fail: the reports are plain structs with text keys.
     print_line(serde_json::to_string(report).unwrap_or_default());
@@ -296,29 +320,40 @@ fn summary(answers: &Answers) -> String {
 
 fn render_trace(
     target: &NodeNameEntry,
-    hops: &[Answers],
+    hops: &[TracedHop],
     is_reached: bool,
     width: Option<usize>,
 ) -> String {
     const FIT: Fit = Fit {
-        numbers: 3..6,
-        drop_order: &[5, 2],
+        numbers: 3..8,
+        drop_order: &[5, 3, 4, 2],
         elastic: 1,
     };
-    let header = ["HOP", "NODE", "TUNNEL", "LOST", "RTT", "LONGEST"];
-    let row = |(number, hop): (usize, &Answers)| {
-        let by = hop.node.as_deref();
-        let by = by.map(|prefix| node(prefix, hop.node_name.as_deref()));
-        let by = by.or_else(|| hop.address.map(|address| address.to_string()));
-        // Only this node's own tunnel is known; the others are between the nodes of two lines.
-        let tunnel = hop.tunnel.clone().filter(|_| number == 1);
+    let header = [
+        "HOP",
+        "NODE",
+        "BY TUNNEL",
+        "ITS LOSS",
+        "ITS RTT",
+        "LONGEST",
+        "LOST",
+        "RTT",
+    ];
+    let row = |(number, hop): (usize, &TracedHop)| {
+        let TracedHop { answers, link } = hop;
+        let by = answers.node.as_deref();
+        let by = by.map(|prefix| node(prefix, answers.node_name.as_deref()));
+        let by = by.or_else(|| answers.address.map(|address| address.to_string()));
+        let link = link.as_ref();
         [
             number.to_string(),
             or_dash(by),
-            or_dash(tunnel),
-            percent(hop.loss_ratio),
-            or_dash(hop.rtt_mean_seconds.map(milliseconds)),
-            or_dash(hop.rtt_max_seconds.map(milliseconds)),
+            or_dash(link.map(|link| link.tunnel.to_string())),
+            or_dash(link.and_then(|link| link.loss_ratio).map(percent)),
+            or_dash(link.and_then(|link| link.rtt_seconds).map(milliseconds)),
+            or_dash(answers.rtt_max_seconds.map(milliseconds)),
+            percent(answers.loss_ratio),
+            or_dash(answers.rtt_mean_seconds.map(milliseconds)),
         ]
     };
     let rows = (1..).zip(hops).map(row).collect();
@@ -388,16 +423,34 @@ mod tests {
         let (mut first, mut second) = (Answers::default(), Answers::default());
         first.add(&echo("time_exceeded", Some("8/16"), Some(0.002)));
         second.add(&echo("lost", None, None));
-        let text = render_trace(&target, &[first, second], false, None);
+        let link = NextHopDocument {
+            version: VERSION,
+            prefix: "8/16".parse().unwrap(),
+            to: "9/16".parse().unwrap(),
+            tunnel: "wrnu.2".parse().unwrap(),
+            neighbour: "9/16".parse().unwrap(),
+            rtt_seconds: Some(0.003),
+            loss_ratio: Some(0.25),
+        };
+        let hops = [(first, None), (second, Some(link))];
+        let hops = hops.map(|(answers, link)| TracedHop { answers, link });
+        let text = render_trace(&target, &hops, false, None);
         let lines: Vec<Vec<_>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(
             lines[1],
-            ["1", "8/16", "wrn0", "0.0", "%", "2.0", "ms", "2.0", "ms"]
+            [
+                "1", "8/16", "-", "-", "-", "2.0", "ms", "0.0", "%", "2.0", "ms"
+            ]
         );
-        assert_eq!(lines[2], ["2", "-", "-", "100.0", "%", "-", "-"]);
+        assert_eq!(
+            lines[2],
+            [
+                "2", "-", "wrnu.2", "25.0", "%", "3.0", "ms", "-", "100.0", "%", "-"
+            ]
+        );
         assert!(text.ends_with("printer (9/16) does not answer"), "{text}");
     }
 }

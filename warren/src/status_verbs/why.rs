@@ -115,13 +115,25 @@ pub(super) fn explanation(order: &str, reason: &str, terms: &str) -> Option<Stri
             Some(format!("kept after all, because {}", abandon_cause(known)))
         }
         // "closed" reports a tunnel that closed without an order.
-        "close" | "closed" => close_reason()
-            .map(|known| format!("closed, because {}", close_cause_in_numbers(known, terms))),
+        "close" | "closed" => close_reason().map(|known| {
+            let (cause, moved) = (close_cause_in_numbers(known, terms), moved(terms));
+            format!("closed, because {cause}{moved}")
+        }),
         "reconnected" => {
             Some("it came up again, because OpenVPN was restarted at either end".to_owned())
         }
         _ => None,
     }
+}
+
+/// By which tunnel traffic to the peer leaves after a planned close, if the terms say so.
+fn moved(terms: &str) -> String {
+    let tunnel = value(terms, "moved_to");
+    let metrics = value(terms, "metric").zip(value(terms, "metric_before"));
+    let clause = tunnel.zip(metrics).map(|(tunnel, (metric, before))| {
+        format!("; traffic moved to {tunnel}, which reaches the same node by a route of metric {metric} instead of {before}")
+    });
+    clause.map_or_else(String::new, |clause| printable(&clause))
 }
 
 fn open_cause(reason: OpenReason) -> &'static str {
@@ -272,6 +284,11 @@ mod tests {
             "over_limit",
             "dialled=4 limit=3 carried=1 B",
             "4 tunnels are dialled, and the limit is 3",
+        );
+        check(
+            "operator",
+            "far_cost=none moved_to=wrn0 metric=192 metric_before=96",
+            "an operator asked for it; traffic moved to wrn0, which reaches the same node by a route of metric 192 instead of 96",
         );
         for nothing in ["", "share=none ", "others_share=7 %", "share="] {
             check(

@@ -18,6 +18,16 @@ pub struct EchoQuery {
     pub wait_milliseconds: u64,
 }
 
+/// Asks by which tunnel a node sends packets to another one, as the query of its address; the answer is a
+/// [`NextHopDocument`](crate::peer::NextHopDocument), or 404 if the node does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HopQuery {
+    /// The node that sends, by its prefix; this node if there is none.
+    pub at: Option<String>,
+    /// The node that packets go to, by its prefix.
+    pub to: String,
+}
+
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,7 @@
 use super::{Caller, answer, events::WaitingRequests, problem};
 use crate::sinks::{
     documents::View,
+    next_hop::route_to,
     telemetry::{Published, Snapshot},
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -12,10 +13,7 @@ use os::{
     clock::Clock,
     hop_echo::{self, Hop, HopAnswer},
 };
-use policies::{
-    names::{Prefix, Slot},
-    observation::INFINITY,
-};
+use policies::names::Prefix;
 use std::{net::Ipv6Addr, time::Duration};
 use wire::{
     control::{EchoDocument, EchoOutcome, EchoQuery, MAX_ECHO_WAIT_MS, VERSION},
@@ -71,7 +69,7 @@ impl View<'_> {
             node_name: self.name(node),
             address: self.node.identity.network.node_address(node),
             hop_limit,
-            tunnel: slot_to(self.node, node).map(|slot| slot.to_string()),
+            tunnel: route_to(self.node, node).map(|route| route.slot.to_string()),
             outcome: match hop.map(|hop| hop.answer) {
                 Some(HopAnswer::Reply) => EchoOutcome::Reply,
                 Some(HopAnswer::TimeExceeded) => EchoOutcome::TimeExceeded,
@@ -84,14 +82,6 @@ impl View<'_> {
             rtt_seconds: hop.map(|hop| hop.rtt.as_secs_f64()),
         }
     }
-}
-
-/// The slot of the installed route to a node.
-fn slot_to(snapshot: &Snapshot, node: Prefix) -> Option<Slot> {
-    let mut routes = snapshot.babel.iter().flat_map(|table| &table.routes);
-    let route =
-        routes.find(|route| route.node == node && route.installed && route.metric != INFINITY);
-    route.map(|route| route.slot)
 }
 
 /// The node that has this address: this one, or one that babeld knows.

@@ -160,8 +160,7 @@ pub(super) fn probe<'a>(
 }
 
 pub(super) fn loss(node: &Snapshot, row: &Row) -> Option<f64> {
-    let probe = probe(node, row).filter(|probe| probe.sent > 0)?;
-    Some(f64::from(probe.lost) / f64::from(probe.sent))
+    probe(node, row)?.loss_ratio()
 }
 
 pub(super) fn traffic(

@@ -3,6 +3,7 @@
 use super::*;
 use membership::documents::is_private;
 use policies::names::Endpoint;
+use wire::peer::NextHopQuery;
 
 pub(super) async fn get_node(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     answer(&request, &state, || (**state.node_document.load()).clone())
@@ -107,6 +108,21 @@ pub(super) async fn get_route_view(request: HttpRequest, state: web::Data<State>
         regret: route_view.regrets.get(&caller.prefix).copied().flatten(),
         distances: distances.collect(),
     })
+}
+
+/// Answers by which tunnel packets to another node leave this one.
+pub(super) async fn get_next_hop(
+    request: HttpRequest,
+    query: web::Query<NextHopQuery>,
+    state: web::Data<State>,
+) -> HttpResponse {
+    if let Err(why) = check_caller(&request, &state) {
+        return problem(StatusCode::FORBIDDEN, why);
+    }
+    match (state.find_next_hop)(query.to) {
+        Some(document) => HttpResponse::Ok().json(document),
+        None => problem(StatusCode::NOT_FOUND, "this node has no route to that one"),
+    }
 }
 
 pub(super) async fn acquire_lock(request: HttpRequest, state: web::Data<State>) -> HttpResponse {

@@ -1,71 +1,47 @@
-//! Closes that are given up, since packets to a neighbour's link-local address keep each tunnel in use.
+//! Closes that are given up: an operator orders to close the only tunnel again and again.
 
 use super::Watch;
-use crate::{Lab, Options, PingSchedule, process::Process, prometheus::Prometheus, wait::pause};
-use anyhow::Result;
-use std::{collections::BTreeMap, path::Path, time::Duration};
-use wire::{
-    control::{TUNNELS_PATH, TunnelsDocument},
-    overlay,
-};
+use crate::{Lab, Options, node::Node, prometheus::Prometheus, wait::wait_until};
+use anyhow::{Context, Result};
+use std::time::Duration;
 
-/// Nodes of the network.
-const NODES: usize = 6;
-/// Shorter than shipped, so that nodes begin to close tunnels within seconds.
-const REFRESH: Duration = Duration::from_secs(3);
-const MIN_AGE: Duration = Duration::from_secs(4);
-/// Pause between two looks for tunnels.
-const PING_PAUSE: Duration = Duration::from_millis(500);
-/// Longest time until enough closes are given up, each of which takes 20 s.
-const TIMEOUT: Duration = Duration::from_secs(200);
+/// The sample that counts closes that were given up.
+const ABANDONED: &str = "warren_drains_total{outcome=\"abandoned\"}";
+/// The dialling slot of the only tunnel.
+const SLOT: &str = "wrn0";
+/// How often the close is ordered; the alert fires at more than three.
+const ORDERS: usize = 5;
+/// Longest wait until a close is given up.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn measure() -> Result<Watch> {
     let lab = Lab::build_joined(Options {
-        refresh: Some(REFRESH),
-        min_age: Some(MIN_AGE),
-        ..Options::with_nodes(NODES)
+        nodes: 2,
+        tunnels_to_dial: Some(1),
+        ..Options::default()
     })?;
+    // Only one node dials, so that there is one tunnel.
+    lab.node(0)?.configure("max-accepted", "0")?;
     Prometheus::configure_nodes(&lab)?;
     lab.start_and_converge()?;
-    let _load = lab.start_pings(PingSchedule::STEADY)?;
     let mut watch = Watch::start_quiet(&lab)?;
-    let mut pings = BTreeMap::new();
-    watch.fire_while(
-        "packets keep each tunnel in use",
+    let node = lab.node(0)?;
+    watch.fire_once(
+        "the only tunnel is to be closed five times",
         &["WarrenDrainsAbandoned"],
-        TIMEOUT,
-        || ping_neighbours(&lab, &mut pings),
+        || (0..ORDERS).try_for_each(|_| close_in_vain(node)),
     )?;
-    watch.end(|| {
-        pings.clear();
-        Ok(())
-    })?;
+    watch.end(|| Ok(()))?;
     Ok(watch)
 }
 
-/// Lets each node ping each neighbour through its tunnel, if it does not yet.
-fn ping_neighbours(lab: &Lab, pings: &mut BTreeMap<(usize, String), Process>) -> Result<()> {
-    for node in lab.nodes() {
-        let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
-        for tunnel in document.tunnels {
-            let key = (node.index(), tunnel.slot.clone());
-            let runs = pings
-                .get(&key)
-                .is_some_and(|ping| ping.exit_status().is_none());
-            if tunnel.phase != "up" || runs {
-                continue;
-            }
-            let target = format!(
-                "{}%{}",
-                overlay::link_local(tunnel.peer.parse()?),
-                tunnel.slot
-            );
-            let arguments = ["-6", "-q", "-i", "0.05", &target];
-            let log = lab.folder().join("pings.log");
-            let ping = Process::start(node.namespace(), Path::new("ping"), arguments, &log)?;
-            pings.insert(key, ping);
-        }
-    }
-    pause(PING_PAUSE);
-    Ok(())
+/// Orders to close the only tunnel, and waits until that has been given up.
+fn close_in_vain(node: &Node) -> Result<()> {
+    let before = node.metric(ABANDONED)?;
+    // A tunnel that has just been given up takes no order for a moment.
+    wait_until(TIMEOUT, || node.warren_command(&["close", SLOT]).ok())
+        .with_context(|| node.describe("takes no order to close its tunnel"))?;
+    let is_given_up = || (node.metric(ABANDONED).ok()? > before).then_some(());
+    wait_until(TIMEOUT, is_given_up)
+        .with_context(|| node.describe("does not give up to close its only tunnel"))
 }

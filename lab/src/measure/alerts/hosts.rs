@@ -1,24 +1,18 @@
-//! The registry, clocks, routers, and other programs on a host.
+//! Clocks, routers, and other programs on a host.
 
 use super::Watch;
 use crate::{
     Lab, Options, measure::hosts::surroundings::start_babeld, nat_router::MappingProtocols,
-    process::Process, prometheus::Prometheus,
+    prometheus::Prometheus,
 };
 use anyhow::{Context, Result};
-use std::{collections::BTreeSet, path::Path, thread};
+use std::collections::BTreeSet;
 
 /// Nodes of the network, the last of them behind a NAT router.
 const NODES: usize = 3;
 const INSIDE: usize = 2;
 /// The error of a wrong clock; the alert's threshold is 30 s.
 const CLOCK_OFFSET: &str = "+45s";
-/// Commands that fail while the registry cannot write.
-const FAILING_COMMANDS: usize = 8;
-/// Locks a database for good.
-const LOCK: &str = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); \
-                    c.execute('BEGIN IMMEDIATE'); time.sleep(3600)";
-
 pub(super) fn measure() -> Result<Watch> {
     let lab = Lab::build_joined(Options {
         nodes_behind_nat: BTreeSet::from([INSIDE]),
@@ -69,44 +63,10 @@ pub(super) fn measure() -> Result<Watch> {
             lab.start_registry_with_clock(CLOCK_OFFSET)
         },
     )?;
-    let registry = ["WarrenRegistryDown", "WarrenRegistryAway"];
     watch.end(|| {
         router.start_miniupnpd(MappingProtocols::All)?;
         lab.stop_registry();
         lab.start_registry()
     })?;
-    watch.fire("the registry is stopped", &registry, || {
-        lab.stop_registry();
-        Ok(())
-    })?;
-    watch.end(|| lab.start_registry())?;
-    watch.fire_once(
-        "the registry cannot write its database",
-        &["WarrenRegistryFails"],
-        || {
-            // A counter that did not exist before has no increase yet.
-            fail_writes(&lab)?;
-            fail_writes(&lab)
-        },
-    )?;
-    watch.end(|| Ok(()))?;
     Ok(watch)
-}
-
-/// Locks the registry's database while commands that write are tried.
-fn fail_writes(lab: &Lab) -> Result<()> {
-    let database = lab
-        .registry_root()
-        .join("var/lib/warren-registry/registry.sqlite");
-    let arguments = ["-c".as_ref(), LOCK.as_ref(), database.as_os_str()];
-    let log = lab.folder().join("lock.log");
-    let namespace = lab.internet_namespace();
-    let _lock = Process::start(&namespace, Path::new("python3"), arguments, &log)?;
-    thread::scope(|scope| {
-        for _ in 0..FAILING_COMMANDS {
-            // The command fails, which is the purpose.
-            scope.spawn(|| lab.invite(&[]).is_ok());
-        }
-    });
-    Ok(())
 }

@@ -5,12 +5,16 @@ use crate::{
     Lab, Options,
     actor_panics::make_panic,
     faults::liar::{Announcement, Liar, network_of},
+    node::Node,
     prometheus::Prometheus,
-    wait::pause,
+    wait::{pause, wait_until},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
-use wire::overlay;
+use wire::{
+    control::{TUNNELS_PATH, TunnelEntry, TunnelsDocument},
+    overlay,
+};
 
 /// Nodes of the network.
 const NODES: usize = 4;
@@ -22,6 +26,8 @@ const VICTIM: usize = 2;
 const REPEATS: usize = 3;
 /// Datagrams that are sent to a server while it does not read.
 const FLOOD: usize = 6_000;
+/// Longest wait until a node has dialled a tunnel.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two restarts of a daemon.
 const RESTART_PAUSE: Duration = Duration::from_secs(3);
 /// How often a lie is repeated, and the interval.
@@ -42,7 +48,7 @@ pub(super) fn measure(extent: Extent) -> Result<Watch> {
     watch.fire_once(
         "a client is killed three times",
         &["WarrenTunnelFlapping"],
-        || first.kill_child_repeatedly("wrn0", REPEATS),
+        || kill_client(&lab),
     )?;
     watch.fire_once("an actor panics", &["WarrenActorPanicked"], || {
         make_panic(second, "prober")
@@ -89,6 +95,20 @@ pub(super) fn measure(extent: Extent) -> Result<Watch> {
         watch.end(|| lab.node(LIAR)?.start())?;
     }
     Ok(watch)
+}
+
+/// Kills the client of a tunnel that a node has dialled, and that stays: of two nodes that dialled each other one closes its
+/// tunnel, so that some node may have dialled none.
+fn kill_client(lab: &Lab) -> Result<()> {
+    let dialled = |node| {
+        let document: TunnelsDocument = Node::control_document(node, TUNNELS_PATH).ok()?;
+        let mut tunnels = document.tunnels.into_iter();
+        let is_dialled = |tunnel: &TunnelEntry| tunnel.phase == "up" && tunnel.role == "dialled";
+        Some((node, tunnels.find(is_dialled)?.slot))
+    };
+    let found = wait_until(TUNNEL_TIMEOUT, || lab.nodes().iter().find_map(dialled));
+    let (node, slot) = found.context("no node has dialled a tunnel")?;
+    node.kill_child_repeatedly(&slot, REPEATS)
 }
 
 /// Lets a member that does not run announce the range of another one for six seconds.

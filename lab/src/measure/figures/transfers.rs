@@ -18,6 +18,11 @@ use wire::control::{TUNNELS_PATH, TunnelsDocument};
 const BYTES: u64 = 100_000_000;
 /// Time after which both ends show what they counted.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
+/// A transfer has arrived when fewer frames than this are received within this time.
+const MAX_IDLE_FRAMES: i64 = 100;
+const ARRIVAL_SPAN: Duration = Duration::from_secs(1);
+/// Longest wait until a transfer has arrived.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait until a tunnel is up.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,7 +38,7 @@ pub struct TransferRecord {
     /// Bytes by the metric, divided by those of the kernel: sent at the sender, received at the receiver.
     sent_ratio: f64,
     received_ratio: f64,
-    /// Frames that the sender's kernel counted as sent and the receiver's not as received.
+    /// Frames that the sender's kernel was given for the tunnel, and that the receiver's kernel did not receive from it.
     missing_frames: i64,
     /// Frames and datagrams that both ends' metrics count as dropped.
     counted_drops: i64,
@@ -108,6 +113,7 @@ fn transfer(
             shown_counters(receiver, &slots[1])?,
         ])
     };
+    let given_before = frames_given(sender, &slots[0])?;
     let before = (kernel()?, metrics()?);
     let ends: [End<'_>; 2] = [
         (sender.namespace(), sender.identity()?.address),
@@ -117,18 +123,20 @@ fn transfer(
         "tcp" => send_stream(ends[0], ends[1], BYTES)?,
         _ => send_datagrams(ends[0], ends[1], BYTES)?,
     }
+    await_arrival(receiver, &slots[1])?;
     pause(SETTLING_TIME);
     let after = (kernel()?, metrics()?);
     let kernel = [after.0[0].since(before.0[0]), after.0[1].since(before.0[1])];
     let shown = [after.1[0].since(before.1[0]), after.1[1].since(before.1[1])];
     let frames = |counters: [Counters; 2]| counters[0].sent_frames + counters[1].received_frames;
+    let given = frames_given(sender, &slots[0])? - given_before;
     let record = TransferRecord {
         tunnel: transport.to_owned(),
         payload,
         sender: if from == 1 { "dialled" } else { "accepted" },
         sent_ratio: ratio(shown[0].sent, kernel[0].sent)?,
         received_ratio: ratio(shown[1].received, kernel[1].received)?,
-        missing_frames: kernel[0].sent_frames - kernel[1].received_frames,
+        missing_frames: given - kernel[1].received_frames,
         counted_drops: shown[0].dropped + shown[1].dropped,
         frame_difference: frames(shown) - frames(kernel),
     };
@@ -158,22 +166,49 @@ fn slot(node: &Node, transport: &str) -> Result<String> {
     found.with_context(|| node.describe(&format!("has not one tunnel by {transport}")))
 }
 
+/// Waits until no more of the transfer arrives: OpenVPN and its sockets hold a part of it back when the last write returns.
+fn await_arrival(receiver: &Node, slot: &str) -> Result<()> {
+    let mut last = kernel_counters(receiver, slot)?.received_frames;
+    let has_arrived = || {
+        pause(ARRIVAL_SPAN);
+        let now = kernel_counters(receiver, slot).ok()?.received_frames;
+        let arrived = now - std::mem::replace(&mut last, now);
+        (arrived < MAX_IDLE_FRAMES).then_some(())
+    };
+    let arrived = wait_until(ARRIVAL_TIMEOUT, has_arrived);
+    arrived.with_context(|| receiver.describe("still receives frames of the transfer"))
+}
+
+/// The frames that a kernel was given to send through the only tunnel, those that it dropped included.
+///
+/// Frames for an accepting slot are counted on the TAP of its server, to which they come after they have been cut into segments.
+fn frames_given(node: &Node, slot: &str) -> Result<i64> {
+    let tap = slot.split_once('.').map_or(slot, |(tap, _)| tap);
+    let count = link_counts(node, tap)?;
+    Ok(count("tx/packets")? + count("tx/dropped")?)
+}
+
 /// What the kernel counted on a link.
 fn kernel_counters(node: &Node, slot: &str) -> Result<Counters> {
-    let text = ip::output(node.namespace(), &["-s", "-json", "link", "show", slot])?;
-    let links: Value = serde_json::from_str(&text)?;
-    let count = |path: &str| {
-        let value = links
-            .pointer(&format!("/0/stats64/{path}"))
-            .and_then(Value::as_i64);
-        value.with_context(|| format!("no {path} in {text}"))
-    };
+    let count = link_counts(node, slot)?;
     Ok(Counters {
         received: count("rx/bytes")?,
         sent: count("tx/bytes")?,
         received_frames: count("rx/packets")?,
         sent_frames: count("tx/packets")?,
         dropped: 0,
+    })
+}
+
+/// Reads the kernel's counters of a link; returns how to get one, such as `tx/packets`.
+fn link_counts(node: &Node, link: &str) -> Result<impl Fn(&str) -> Result<i64>> {
+    let text = ip::output(node.namespace(), &["-s", "-json", "link", "show", link])?;
+    let links: Value = serde_json::from_str(&text)?;
+    Ok(move |path: &str| {
+        let value = links
+            .pointer(&format!("/0/stats64/{path}"))
+            .and_then(Value::as_i64);
+        value.with_context(|| format!("no {path} in {text}"))
     })
 }
 

@@ -1,9 +1,11 @@
 //! Small observations, each made to show one rule of closing and draining.
 
-use super::fixtures::{ACCEPT, DIAL, link, observation, orders_but_dials, planner, route};
+use super::fixtures::{
+    ACCEPT, DIAL, decisions_but_dials, link, observation, orders_but_dials, planner, route,
+};
 use crate::{
     observation::{Phase, Route},
-    orders::{AbandonReason, CloseReason, Order},
+    orders::{AbandonReason, CloseReason, Decision, Order},
     units::Uptime,
 };
 use std::time::Duration;
@@ -60,6 +62,14 @@ fn drained(routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
 
 /// The same for a tunnel that drains for this reason by then.
 fn drained_for(reason: CloseReason, routes: &[Route], seconds: u64) -> Vec<(u64, Order)> {
+    let decisions = decisions_about(reason, routes, seconds).into_iter();
+    decisions
+        .map(|(second, decision)| (second, decision.order))
+        .collect()
+}
+
+/// The same with the numbers behind each order.
+fn decisions_about(reason: CloseReason, routes: &[Route], seconds: u64) -> Vec<(u64, Decision)> {
     let mut planner = planner(4, &[]);
     let before = vec![route(5, DIAL[0], true), route(5, ACCEPT, false)];
     let mut links = vec![
@@ -72,11 +82,8 @@ fn drained_for(reason: CloseReason, routes: &[Route], seconds: u64) -> Vec<(u64,
     let mut seen = Vec::new();
     for second in 6..6 + seconds {
         let observation = observation(second, links.clone(), routes.to_vec(), vec![]);
-        seen.extend(
-            orders_but_dials(&mut planner, &observation)
-                .into_iter()
-                .map(|order| (second, order)),
-        );
+        let decisions = decisions_but_dials(&mut planner, &observation);
+        seen.extend(decisions.into_iter().map(|decision| (second, decision)));
     }
     seen
 }
@@ -88,6 +95,21 @@ fn a_drained_tunnel_is_closed_once_it_is_quiet_and_no_route_uses_it() {
         reason: CloseReason::Duplicate,
     };
     assert_eq!(drained(&[route(5, ACCEPT, true)], 4), [(6, close)]);
+}
+
+#[test]
+fn the_close_says_by_which_slot_the_peer_is_reached_instead() {
+    let longer = Route {
+        metric: 192,
+        ..route(5, ACCEPT, true)
+    };
+    let decisions = decisions_about(CloseReason::Duplicate, &[longer], 1);
+    let moved = format!(" moved_to={ACCEPT} metric=192 metric_before=96");
+    assert!(
+        decisions[0].1.terms.ends_with(&moved),
+        "{:?}",
+        decisions[0].1
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     observation::{
         BabelTable, Candidate, LinkCounters, LinkReading, Observation, Phase, Route, TunnelReading,
     },
-    orders::Order,
+    orders::{Decision, Order},
     parameters::Parameters,
     planner::{Planner, PlannerSettings},
     units::Uptime,
@@ -114,12 +114,17 @@ pub(super) fn observation(
 
 /// All orders but those to dial.
 pub(super) fn orders_but_dials(planner: &mut Planner, observation: &Observation) -> Vec<Order> {
-    let orders = planner
-        .plan(observation, true)
-        .decisions
-        .into_iter()
-        .map(|decision| decision.order);
-    orders
-        .filter(|order| !matches!(order, Order::Open { .. }))
+    let decisions = decisions_but_dials(planner, observation).into_iter();
+    decisions.map(|decision| decision.order).collect()
+}
+
+/// The decisions of one plan, dials left out.
+pub(super) fn decisions_but_dials(
+    planner: &mut Planner,
+    observation: &Observation,
+) -> Vec<Decision> {
+    let decisions = planner.plan(observation, true).decisions.into_iter();
+    decisions
+        .filter(|decision| !matches!(decision.order, Order::Open { .. }))
         .collect()
 }

@@ -23,6 +23,8 @@ pub(super) struct Families {
     pub(super) versions: IntGaugeVec,
     pub(super) document_nodes: IntGaugeVec,
     pub(super) ca_end: IntGaugeVec,
+    /// When the figures of nodes, documents and CAs were read.
+    pub(super) read_at: IntGauge,
     pub(super) now: IntGauge,
     pub(super) own: OwnProcess,
     work: WorkFigures,
@@ -95,6 +97,10 @@ impl Families {
                 "warren_registry_ca_expiry_timestamp_seconds",
                 "Expiry of each CA and of the root; the CA that signs has the role current.",
                 &["role"],
+            )?,
+            read_at: new.gauge(
+                "warren_registry_reading_timestamp_seconds",
+                "When the figures of nodes, documents and CAs were last read; they stay while the database cannot be used.",
             )?,
             now: new.gauge(
                 "warren_registry_clock_timestamp_seconds",
