@@ -287,10 +287,8 @@ async fn run_node(
         registry,
         private,
     };
-    let graph = wiring::wire(
-        &environment,
-        handed::processes(program.handed.take(), &clock),
-    );
+    let handed = handed::processes(program.handed.take(), &clock);
+    let graph = wiring::wire(&environment, handed);
     tracing::info!(prefix = %identity.me, address = %identity.network.node_address(identity.me), "warren runs");
     actix_rt::spawn(os::memory::release_regularly());
     let requests = control_requests.forward_orders(graph.operator_reader.clone());

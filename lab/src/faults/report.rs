@@ -61,8 +61,8 @@ output does not name the file.
 * On a kernel without nftables, a local user can speak Babel for the node ([decision 0008](decisions/0008-packet-filter.md)).
 * A lie under another node's router id costs the attacked neighbour a restart of its babeld, once for each such member: one to four seconds without routes.
 * Wrong clocks are tried on the daemon alone; OpenVPN rejects certificates by its own clock, at its hourly renegotiation.
-* Memory and process ids of a host that run out are not tried here, nor is each mechanism that ends children with a killed daemon (parent death signal,
-  closed management connection, cgroup) by itself.
+* Memory and process ids of a host that run out are not tried here, nor is each of the mechanisms by which children end with a killed daemon (parent death
+  signal, closed management connection, cgroup) by itself.
 * More packets than the line of the host carries: nothing can help there.
 ";
 

@@ -1,8 +1,7 @@
 //! Readings of a main routing table with the routes of a router that knows many networks.
 
 use crate::netns::{check, make_uplink, run};
-use os::clock::runtime_now;
-use std::{fmt::Write, fs, time::Duration};
+use std::{fmt::Write, fs};
 
 /// Number of routes, a tenth of those of the internet.
 const ROUTES: u32 = 100_000;
@@ -21,34 +20,16 @@ fn a_large_main_table_is_listed_only_once_in_a_while() {
         run(&format!("ip -batch {}", file.display()));
         let k = &netns.kernel;
         let range = "10.0.0.0/8".parse().unwrap();
-        let start = runtime_now();
         assert_eq!(k.overlapping_network(range).await.unwrap(), None);
-        let first = start.elapsed();
         run("ip route add 10.0.2.0/24 dev up0");
-        let start = runtime_now();
+        // A reading that listed the table would find the new route.
         for _ in 0..100 {
             assert_eq!(k.overlapping_network(range).await.unwrap(), None);
         }
-        let repeated = start.elapsed();
         // Another range is compared at once.
         let other = "10.0.2.0/23".parse().unwrap();
         let found = k.overlapping_network(other).await.unwrap();
         assert_eq!(found.as_deref(), Some("10.0.2.0/24 (up0)"));
-        let start = runtime_now();
         assert_eq!(k.flush_babel_routes().await.unwrap(), 0);
-        let flushed = start.elapsed();
-        report(&format!(
-            "{ROUTES} routes: listed in {first:?}, asked 100 times more in {repeated:?}, none of babeld's found in {flushed:?}"
-        ));
-        assert!(repeated < first / 4, "{repeated:?} after {first:?}");
-        assert!(flushed < Duration::from_secs(1), "{flushed:?}");
     });
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the figures are for the person who runs the test"
-)]
-fn report(figures: &str) {
-    eprintln!("{figures}");
 }

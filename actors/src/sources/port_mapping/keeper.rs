@@ -146,6 +146,16 @@ struct Mappings {
     refused_further: BTreeMap<(Transport, u16), Uptime>,
 }
 
+impl Mappings {
+    /// Takes the lease of this transport at this address of the host out of those that were granted.
+    fn take_granted(&mut self, transport: Transport, internal: SocketAddrV4) -> Option<Granted> {
+        let index = self.granted.iter().position(|granted| {
+            (granted.mapping.transport, granted.mapping.internal) == (transport, internal)
+        });
+        index.map(|index| self.granted.swap_remove(index))
+    }
+}
+
 /// Keeps the leases of one node. It outlives the actor that schedules the rounds.
 pub struct Keeper<F: Finder, L = FileLedger> {
     settings: LeaseSettings,
@@ -285,10 +295,7 @@ impl<F: Finder, L: Ledger> Keeper<F, L> {
         let mut failure = None;
         for (transport, port, is_further) in self.due_ports(mappings, now) {
             let internal = SocketAddrV4::new(local, port);
-            let index = mappings.granted.iter().position(|granted| {
-                (granted.mapping.transport, granted.mapping.internal) == (transport, internal)
-            });
-            let mut current = index.map(|index| mappings.granted.swap_remove(index));
+            let mut current = mappings.take_granted(transport, internal);
             let mut is_hidden = false;
             if let Some(granted) = &mut current {
                 granted.address = address.unwrap_or(granted.address);
