@@ -260,13 +260,12 @@ async fn run_node(
     )
     .await?;
     let live = live_settings(&settings, &host, program.command_line.mode);
-    let names = own_name(&paths);
-    let described = (program.revision, &live);
-    let published = publish(&identity, described, (&host, &names), &clock);
+    let own = own_name(&paths);
+    let published = publish(&identity, (program.revision, &live), (&host, &own), &clock);
     let metrics = MetricsServer::start(&settings, &clock, &published);
     let credentials = read_credentials(&paths)?;
     let server_tls = SharedServerTls::new(ArcSwap::from_pointee(credentials.server_config()?));
-    let store = create_store(&identity, &paths, (&settings, live, names), &host, &clock)?;
+    let store = create_store(&identity, &paths, (&settings, live, own), &host, &clock)?;
     let peers = PeerApiClient::new(&peer_api_settings(&identity, &store), &credentials)?;
     let control_requests = serve_control(&host, &paths, &clock, &published, peers.clone());
     let registry = RegistryApiClient::with_credentials(&settings.registry, &credentials)?;
