@@ -10,6 +10,7 @@ use crate::{
     wait::{pause, wait_until},
 };
 use anyhow::{Context, Result};
+use policies::names::Prefix;
 use std::time::Duration;
 use wire::{
     control::{TUNNELS_PATH, TunnelEntry, TunnelsDocument},
@@ -97,14 +98,19 @@ pub(super) fn measure(extent: Extent) -> Result<Watch> {
     Ok(watch)
 }
 
-/// Kills the client of a tunnel that a node has dialled, and that stays: of two nodes that dialled each other one closes its
-/// tunnel, so that some node may have dialled none.
+/// Kills the client of a tunnel that a node has dialled, and that stays: of two nodes that dialled each other, as they may again
+/// while the client is down, the one with the lower prefix closes its tunnel.
 fn kill_client(lab: &Lab) -> Result<()> {
     let dialled = |node| {
         let document: TunnelsDocument = Node::control_document(node, TUNNELS_PATH).ok()?;
+        let own: Prefix = Node::prefix(node).ok()?.parse().ok()?;
         let mut tunnels = document.tunnels.into_iter();
-        let is_dialled = |tunnel: &TunnelEntry| tunnel.phase == "up" && tunnel.role == "dialled";
-        Some((node, tunnels.find(is_dialled)?.slot))
+        let stays = |tunnel: &TunnelEntry| {
+            let peer = tunnel.peer.parse::<Prefix>();
+            let is_dialled = tunnel.phase == "up" && tunnel.role == "dialled";
+            is_dialled && peer.is_ok_and(|peer| peer < own)
+        };
+        Some((node, tunnels.find(stays)?.slot))
     };
     let found = wait_until(TUNNEL_TIMEOUT, || lab.nodes().iter().find_map(dialled));
     let (node, slot) = found.context("no node has dialled a tunnel")?;
