@@ -59,14 +59,18 @@ fn check_documents(lab: &Lab, node: &Node) -> Result<()> {
     };
     let status: StatusDocument = node.control_document(STATUS_PATH)?;
     assert_eq!(status.name, expected_name(&status.prefix));
-    let tunnels: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
-    assert!(!tunnels.tunnels.is_empty());
-    for tunnel in tunnels.tunnels {
+    let tunnels = || {
+        let document: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
+        (!document.tunnels.is_empty()).then_some(document.tunnels)
+    };
+    for tunnel in wait_until(LEARN_TIMEOUT, tunnels).context("no tunnel is shown")? {
         assert_eq!(tunnel.peer_name, expected_name(&tunnel.peer));
     }
-    let peers: PeersDocument = node.control_document(PEERS_PATH)?;
-    assert!(!peers.peers.is_empty());
-    for peer in peers.peers {
+    let peers = || {
+        let document: PeersDocument = node.control_document(PEERS_PATH).ok()?;
+        (!document.peers.is_empty()).then_some(document.peers)
+    };
+    for peer in wait_until(LEARN_TIMEOUT, peers).context("no peers are shown")? {
         assert_eq!(peer.name, expected_name(&peer.prefix));
     }
     Ok(())
