@@ -4,7 +4,6 @@ use super::{
     Plan, Planner,
     closing::{Closing, Step, is_drained},
     snapshot::Snapshot,
-    spare_reason::MAX_CLOSINGS,
 };
 use crate::{
     names::{Prefix, Role, Slot},
@@ -132,15 +131,20 @@ impl Planner {
         self.closing.is_none() && !dialled.any(|link| link.tunnel.phase.is_draining())
     }
 
-    /// Returns whether a tunnel may be closed in favour of a better way to its peer: not if some node is reached by it alone, its
-    /// peer is pinned, a closing was given up, or too many tunnels on its slot were closed.
-    pub(super) fn can_leave(&self, snapshot: &Snapshot<'_>, link: &LinkReading) -> bool {
+    /// Returns whether a tunnel may be closed in favour of a better path to its peer: not if some node is reached by it alone, its
+    /// peer is pinned, a closing was given up, or as many closings as this began on its slot within 12 refreshes.
+    pub(super) fn can_leave(
+        &self,
+        snapshot: &Snapshot<'_>,
+        link: &LinkReading,
+        max_closings: usize,
+    ) -> bool {
         let slot = link.tunnel.slot;
         let closings = self.closings.get(&slot);
         snapshot.is_table_known
             && link.tunnel.phase == Phase::Up
             && !self.pinned().contains(&link.tunnel.peer)
-            && closings.is_none_or(|moments| moments.len() < MAX_CLOSINGS)
+            && closings.is_none_or(|moments| moments.len() < max_closings)
             && !self.given_up.contains_key(&slot)
             && snapshot.only_route(slot).is_none()
     }

@@ -2,7 +2,7 @@
 //!
 //! A few tunnels suffice, whatever the number of nodes on the LAN: Babel finds the paths.
 
-use super::{Plan, Planner, snapshot::Snapshot};
+use super::{Plan, Planner, snapshot::Snapshot, spare_reason::MAX_CLOSINGS};
 use crate::{
     names::{Prefix, Slot},
     observation::{LinkReading, Phase, TunnelReading},
@@ -104,7 +104,7 @@ impl Planner {
         let leads_around = |link: &&LinkReading| {
             self.lan_history.precedes_lan(&link.tunnel)
                 && !snapshot.is_over_lan(&link.tunnel)
-                && self.can_leave(snapshot, link)
+                && self.can_leave(snapshot, link, MAX_CLOSINGS)
         };
         let Some(link) = snapshot.dialled().find(leads_around) else {
             return;

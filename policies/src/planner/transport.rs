@@ -3,6 +3,9 @@
 use super::{Plan, Planner, snapshot::Snapshot};
 use crate::{names::Transport, observation::LinkReading, orders::CloseReason};
 
+/// The most closings that begin on a slot within 12 refreshes. Most of them are given up while neighbours leave TCP, too.
+const MAX_CLOSINGS: usize = 6;
+
 impl Planner {
     /// Closes a tunnel that was dialled by TCP, if its peer has answered by UDP since it came up. The next dial begins with UDP.
     pub(super) fn leave_tcp(&mut self, snapshot: &Snapshot<'_>, plan: &mut Plan) {
@@ -17,7 +20,7 @@ impl Planner {
                     .tunnel
                     .up_since
                     .is_some_and(|up| answered.is_some_and(|at| *at > up))
-                && self.can_leave(snapshot, link)
+                && self.can_leave(snapshot, link, MAX_CLOSINGS)
         };
         let Some(link) = snapshot.dialled().find(could_be_udp) else {
             return;
