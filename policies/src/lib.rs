@@ -35,6 +35,7 @@ pub mod route_view;
 pub mod routes;
 pub mod shared_keys;
 pub mod silence;
+pub mod tcp_fallback;
 pub mod units;
 pub mod usage;
 pub mod waits;

@@ -61,6 +61,13 @@ impl fmt::Display for EndpointError {
 
 impl std::error::Error for EndpointError {}
 
+/// Returns whether packets may be sent to this port of another host because a third node asks for it: ports below 1024 belong to other
+/// services, apart from 443, at which many servers of nodes listen because it passes most firewalls.
+pub fn is_port_of_nodes(port: u16) -> bool {
+    const HTTPS: u16 = 443;
+    port >= 1024 || port == HTTPS
+}
+
 /// Whether `endpoint` may be dialled by a member of `network`.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ use policies::{
         BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, Phase, TunnelReading,
     },
     routes::RouteIndex,
+    tcp_fallback::UdpProbeWaits,
     units::Uptime,
 };
 use reset::ResetKey;
@@ -200,9 +201,7 @@ impl CandidateProber {
             .filter(|candidate| !neighbours.contains(&candidate.peer) && is_due(candidate.peer))
             .collect();
         let by_tcp = self.due_by_udp(now);
-        let by_tcp = peers
-            .iter()
-            .find(|candidate| by_tcp.contains(&candidate.peer));
+        let by_tcp = first_with_udp(&peers, &by_tcp);
         let Some(candidate) = by_tcp.or_else(|| self.random.choose(&due).copied()) else {
             return;
         };
@@ -227,23 +226,24 @@ impl CandidateProber {
         }));
     }
 
-    /// Returns the peers of dialled tunnels by TCP whose UDP servers are to be probed: 6 to 18 s after the tunnel came up, then
-    /// after twice that time, and so on, at most a refresh interval apart. A peer whose path by UDP is narrow is left out.
+    /// Returns the peers of dialled tunnels by TCP whose UDP servers are to be probed now. A peer whose path by UDP is narrow is left out.
     fn due_by_udp(&self, now: Uptime) -> BTreeSet<Prefix> {
         let table = self.tunnels.borrow();
-        let is_due = |tunnel: &&TunnelReading| {
+        let waits = UdpProbeWaits {
+            first: self.first_udp_wait,
+            max: self.settings.refresh,
+        };
+        let is_tried = |tunnel: &&TunnelReading| {
             let is_tcp = |endpoint: Endpoint| endpoint.transport == Transport::Tcp;
             let is_by_tcp = tunnel.role() == Role::Dialled && tunnel.endpoint.is_some_and(is_tcp);
             let Some(up_since) = tunnel.up_since.filter(|_| tunnel.phase == Phase::Up) else {
                 return false;
             };
             let probed = self.candidate_rtts.get(&tunnel.peer);
-            let probed_at = probed.map_or(up_since, |probed| probed.at.max(up_since));
-            let wait = probed_at.since(up_since);
-            let wait = wait.max(self.first_udp_wait).min(self.settings.refresh);
-            is_by_tcp && !table.prefers_tcp(tunnel.peer, now) && now.since(probed_at) >= wait
+            let is_due = waits.is_due(up_since, probed.map(|probed| probed.at), now);
+            is_by_tcp && is_due && !table.prefers_tcp(tunnel.peer, now)
         };
-        let due = self.links.iter().map(|link| &link.tunnel).filter(is_due);
+        let due = self.links.iter().map(|link| &link.tunnel).filter(is_tried);
         due.map(|tunnel| tunnel.peer).collect()
     }
 
@@ -307,6 +307,16 @@ impl CandidateProber {
     }
 }
 
+/// Returns the first of these peers that announces a UDP endpoint; one without can never be probed, and must not keep others from it.
+fn first_with_udp<'c>(
+    candidates: &'c [Candidate],
+    peers: &BTreeSet<Prefix>,
+) -> Option<&'c Candidate> {
+    candidates
+        .iter()
+        .find(|known| peers.contains(&known.peer) && first_udp_endpoint(known).is_some())
+}
+
 /// Returns the best UDP endpoint, at which the peer would be dialled.
 fn first_udp_endpoint(candidate: &Candidate) -> Option<Endpoint> {
     candidate
@@ -354,5 +364,35 @@ impl Handler<RoutesRead> for CandidateProber {
 
     fn handle(&mut self, read: RoutesRead, _: &mut Self::Context) {
         self.table = read.table;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_without_a_udp_endpoint_keeps_no_other_from_being_probed() {
+        let peer = |number| Prefix::new(number, 16).unwrap();
+        let candidate = |number, endpoint: &str| Candidate {
+            peer: peer(number),
+            endpoints: vec![endpoint.parse().unwrap()],
+            on_lan: 0,
+            confirmed_at: None,
+            failed_at: None,
+            failures: 0,
+            transit_cost: 0,
+        };
+        let candidates = [
+            candidate(2, "tcp:45.67.0.2:1194"),
+            candidate(3, "udp:45.67.0.3:1194"),
+            candidate(4, "udp:45.67.0.4:1194"),
+        ];
+        let chosen = |peers: &[u32]| {
+            let peers = peers.iter().map(|number| peer(*number)).collect();
+            first_with_udp(&candidates, &peers).map(|known| known.peer)
+        };
+        assert_eq!(chosen(&[2]), None);
+        assert_eq!(chosen(&[2, 4]), Some(peer(4)));
     }
 }

@@ -42,7 +42,7 @@ use membership::{
 use os::{clock::Clock, randomness::Randomness};
 use policies::{names::Prefix, node_name::NodeName};
 use rustls::ServerConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,

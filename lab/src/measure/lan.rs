@@ -62,8 +62,8 @@ pub struct Site {
     pub outage_pings_lost: u64,
     /// Nodes that the one on the internet has found on a LAN.
     pub found_from_internet: usize,
-    /// Time until all nodes of the LAN reach each other, after all were restarted without internet and with empty
-    /// peer caches.
+    /// Time until all nodes of the LAN reach each other, after all were restarted without internet
+    /// and with empty peer caches.
     pub restart_seconds: f64,
 }
 

@@ -1,7 +1,11 @@
 //! Leaves TCP for UDP, which carries payload without repeating what its senders repeat as well.
 
 use super::{Plan, Planner, snapshot::Snapshot};
-use crate::{names::Transport, observation::LinkReading, orders::CloseReason};
+use crate::{
+    names::{Endpoint, Transport},
+    observation::LinkReading,
+    orders::CloseReason,
+};
 
 /// The most closings that begin on a slot within 12 refreshes. Most of them are given up while neighbours leave TCP, too.
 const MAX_CLOSINGS: usize = 6;
@@ -14,7 +18,7 @@ impl Planner {
         }
         let could_be_udp = |link: &&LinkReading| {
             let answered = snapshot.udp_answers.get(&link.tunnel.peer);
-            let is_tcp = |endpoint: crate::names::Endpoint| endpoint.transport == Transport::Tcp;
+            let is_tcp = |endpoint: Endpoint| endpoint.transport == Transport::Tcp;
             link.tunnel.endpoint.is_some_and(is_tcp)
                 && link
                     .tunnel

@@ -41,8 +41,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Whether an entry that is in no reading is kept: packets say the same again and again, or a reading does not contain the routes of
-    /// one yet.
+    /// Whether an entry that is in no reading is kept: packets say the same again and again, or no reading contains
+    /// the routes of a packet yet.
     pub(super) fn is_recent(&self, kind: SuspicionKind, now: Uptime) -> bool {
         match self.packet_at {
             Some(at) if kind == SuspicionKind::RouterId => now.since(at) < PACKET_GAP,

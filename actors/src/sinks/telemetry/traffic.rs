@@ -61,8 +61,7 @@ impl Row {
         self.closed_at.is_none() && matches!(self.tunnel.phase, Phase::Up | Phase::Draining { .. })
     }
 
-    /// Returns the transport of the tunnel, which the slot of an accepted one and the endpoint of a dialled one
-    /// tell.
+    /// Returns the transport of the tunnel, by the slot of an accepted one and the endpoint of a dialled one.
     pub fn transport(&self) -> Option<Transport> {
         match self.tunnel.slot {
             Slot::Accepting(transport, _) => Some(transport),

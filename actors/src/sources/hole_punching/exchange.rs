@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use wire::{
-    endpoints::dialable,
+    endpoints::{dialable, is_port_of_nodes},
     errors::Chain,
     overlay::Network,
     peer::{HolePunchDocument, OPENING, Observer, Seen, Token, VERSION},
@@ -30,10 +30,6 @@ use wire::{
 const OBSERVED_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between two datagrams that open a path. With [`OPEN_SPAN`], it bounds their number.
 const OPENING_INTERVAL: Duration = Duration::from_millis(300);
-/// Ports below this one belong to other services, apart from [`HTTPS_PORT`], which passes most firewalls.
-const MIN_PORT: u16 = 1024;
-/// The port of HTTPS.
-const HTTPS_PORT: u16 = 443;
 
 /// The settings of hole punching.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +52,7 @@ pub(crate) struct Exchange {
     pub(crate) random: Randomness,
 }
 
-/// Returns the address if datagrams may be sent there: a public one, at no port of another service, and not at the address of this node
-/// itself.
+/// Returns the address if datagrams may be sent there: a public one, at no port of another service, and not this node's `own`.
 pub(crate) fn allowed_target(
     endpoint: Endpoint,
     network: Network,
@@ -66,11 +61,10 @@ pub(crate) fn allowed_target(
     let SocketAddr::V4(address) = endpoint.address else {
         return None;
     };
-    let is_service = address.port() < MIN_PORT && address.port() != HTTPS_PORT;
     let is_allowed = endpoint.transport == Transport::Udp
         && dialable(endpoint, network, false).is_ok()
         && own != Some(IpAddr::V4(*address.ip()))
-        && !is_service;
+        && is_port_of_nodes(address.port());
     is_allowed.then_some(address)
 }
 

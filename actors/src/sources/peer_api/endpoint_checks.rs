@@ -3,7 +3,7 @@
 //! Only public addresses of other hosts are tried, and no ports at which other services usually listen; a few packets each, and rarely for
 //! each caller: no more than a node causes that announces them.
 
-use super::{State, handlers::check_caller, handlers::problem};
+use super::{State, handlers::problem, handlers::read_call};
 use crate::sources::candidate_prober::{CandidateProberSettings, endpoint_probe::Prober};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::future::join_all;
@@ -13,17 +13,13 @@ use std::{
     time::Duration,
 };
 use wire::{
-    endpoints::dialable,
+    endpoints::{dialable, is_port_of_nodes},
     overlay::Network,
     peer::{EndpointChecksDocument, EndpointChecksRequest, MAX_CHECKED_ENDPOINTS, VERSION},
 };
 
 /// Minimum interval between two calls of one node.
 pub(super) const CALL_INTERVAL: Duration = Duration::from_secs(10);
-/// Ports below this one belong to other services, apart from [`HTTPS_PORT`], which passes most firewalls.
-const MIN_PORT: u16 = 1024;
-/// The port of HTTPS, at which many TCP servers of nodes listen.
-const HTTPS_PORT: u16 = 443;
 /// Maximum number of calls within that interval.
 pub(super) const MAX_CALLS: usize = 64;
 
@@ -33,15 +29,11 @@ pub(super) async fn check_endpoints(
     body: web::Bytes,
     state: web::Data<State>,
 ) -> HttpResponse {
-    let caller = match check_caller(&request, &state) {
-        Ok(caller) => caller.prefix,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let Ok(wanted) = serde_json::from_slice::<EndpointChecksRequest>(&body) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "the body is not a list of endpoints",
-        );
+    let expected = "the body is not a list of endpoints";
+    let read = read_call::<EndpointChecksRequest>(&request, &body, &state, expected);
+    let (caller, wanted) = match read {
+        Ok(call) => call,
+        Err((status, why)) => return problem(status, why),
     };
     if !state.check_times.allow(caller, state.clock.now()) {
         let why =
@@ -90,8 +82,7 @@ async fn probe_allowed(
 
 /// Returns whether another node may have this address tried; `own` are the addresses of this node.
 fn is_allowed(address: SocketAddr, own: &[IpAddr]) -> bool {
-    let port = address.port();
-    (port >= MIN_PORT || port == HTTPS_PORT) && !own.contains(&address.ip())
+    is_port_of_nodes(address.port()) && !own.contains(&address.ip())
 }
 
 #[cfg(test)]

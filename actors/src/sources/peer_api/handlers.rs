@@ -34,12 +34,10 @@ pub(super) async fn post_document(
     body: web::Bytes,
     state: web::Data<State>,
 ) -> HttpResponse {
-    let from = match check_caller(&request, &state) {
-        Ok(caller) => caller.prefix,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let Ok(document) = serde_json::from_slice(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "the body is not a signed document");
+    let expected = "the body is not a signed document";
+    let (from, document) = match read_call(&request, &body, &state, expected) {
+        Ok(call) => call,
+        Err((status, why)) => return problem(status, why),
     };
     match state.offered.try_send(DocumentOffered { from, document }) {
         Ok(()) => HttpResponse::Accepted().finish(),
@@ -158,6 +156,21 @@ fn answer<T: Serialize>(
         Ok(_) => HttpResponse::Ok().json(document()),
         Err(why) => problem(StatusCode::FORBIDDEN, why),
     }
+}
+
+/// Returns the node that calls, and the body of its call.
+///
+/// # Errors
+/// The status and the reason for the answer: the caller is no member, or the body is not as `expected`.
+pub(super) fn read_call<T: DeserializeOwned>(
+    request: &HttpRequest,
+    body: &[u8],
+    state: &State,
+    expected: &'static str,
+) -> Result<(Prefix, T), (StatusCode, &'static str)> {
+    let caller = check_caller(request, state).map_err(|why| (StatusCode::FORBIDDEN, why))?;
+    let body = serde_json::from_slice(body).map_err(|_| (StatusCode::BAD_REQUEST, expected))?;
+    Ok((caller.prefix, body))
 }
 
 /// Returns the identity of the caller, whose name is learnt, or the reason why the request is rejected. This is checked at each request, since a

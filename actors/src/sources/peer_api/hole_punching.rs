@@ -2,7 +2,11 @@
 //!
 //! A request names no address: the datagrams of this node go only to an address that one of its own neighbours has seen, and few go there.
 
-use super::{State, call_times::CallTimes, handlers::check_caller, handlers::problem};
+use super::{
+    State,
+    call_times::CallTimes,
+    handlers::{check_caller, problem, read_call},
+};
 use crate::sources::hole_punching::exchange::Exchange;
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use os::server_port::ServerPort;
@@ -62,13 +66,11 @@ pub(super) async fn punch_hole(
     body: web::Bytes,
     state: web::Data<State>,
 ) -> HttpResponse {
-    let caller = match check_caller(&request, &state) {
-        Ok(caller) => caller.prefix,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let Ok(wanted) = serde_json::from_slice::<HolePunchRequest>(&body) else {
-        let why = "the body is no request to open a path";
-        return problem(StatusCode::BAD_REQUEST, why);
+    let expected = "the body is no request to open a path";
+    let read = read_call::<HolePunchRequest>(&request, &body, &state, expected);
+    let (caller, wanted) = match read {
+        Ok(call) => call,
+        Err((status, why)) => return problem(status, why),
     };
     let HolePunchState {
         exchange,
@@ -107,12 +109,11 @@ pub(super) async fn observe(
     body: web::Bytes,
     state: web::Data<State>,
 ) -> HttpResponse {
-    let caller = match check_caller(&request, &state) {
-        Ok(caller) => caller.prefix,
-        Err(why) => return problem(StatusCode::FORBIDDEN, why),
-    };
-    let Ok(wanted) = serde_json::from_slice::<ObservationRequest>(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "the body is no list of tokens");
+    let expected = "the body is no list of tokens";
+    let read = read_call::<ObservationRequest>(&request, &body, &state, expected);
+    let (caller, wanted) = match read {
+        Ok(call) => call,
+        Err((status, why)) => return problem(status, why),
     };
     let HolePunchState {
         exchange,

@@ -295,8 +295,8 @@ impl PeerDirectory {
     }
 
     /// Returns all peers by ascending prefix. Endpoints on a LAN come first. Of the others, the one at which a tunnel last came up is
-    /// the first of its transport, and UDP comes before TCP: a dial leaves a silent endpoint soon, and the path may carry
-    /// UDP again.
+    /// the first of its transport, and UDP comes before TCP: a dial leaves a silent endpoint soon, and
+    /// the path may carry UDP again.
     pub fn candidates(&self) -> Vec<Candidate> {
         let candidate = |(peer, known): (&Prefix, &KnownPeer)| {
             let mut endpoints = known.lan_endpoints().to_vec();

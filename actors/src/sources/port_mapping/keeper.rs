@@ -46,8 +46,7 @@ pub struct LeaseSettings {
     pub network: Network,
     /// The ports of this host that should be reachable.
     pub wanted: Vec<(Transport, u16)>,
-    /// Further ports that lead to the same servers. Each is mapped to its own number on the gateway only, since its use is that
-    /// number.
+    /// Further ports that lead to the same servers. Each is mapped to its own number on the gateway or not at all.
     pub further: Vec<(Transport, u16)>,
     /// Whether a private external address is accepted, as in a laboratory or a campus network.
     pub private: PrivateEndpoints,
