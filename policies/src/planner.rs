@@ -216,12 +216,14 @@ impl Planner {
             }
         }
         let random = self.settings.rule.random_slots(limit);
+        let bring_back = self.lan_history.to_bring_back(&snapshot, self.me, limit);
         let allowance = Allowance {
             wanted: limit,
             allows_one_more: limit == self.wanted(),
             started_at,
             random: random.saturating_sub(self.by_chance(&snapshot).count()),
             punched: self.wanted(),
+            bring_back: &bring_back,
         };
         let pinned = self.pinned();
         let dials = self

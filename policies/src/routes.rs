@@ -244,6 +244,14 @@ impl RouteIndex {
         Some((*slot, route.metric))
     }
 
+    /// The slots of all finite routes to the node, with the metric of the best one by each.
+    pub fn slots_to(&self, node: Prefix) -> impl Iterator<Item = (Slot, u16)> + '_ {
+        self.routes_to(node).filter_map(|route| {
+            let (slot, ..) = self.services.get(route.slot_position)?;
+            Some((*slot, route.metric))
+        })
+    }
+
     /// The finite routes to the node, by ascending slot.
     fn routes_to(&self, node: Prefix) -> impl Iterator<Item = IndexedRoute> + '_ {
         let start = self

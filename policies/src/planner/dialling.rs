@@ -57,7 +57,7 @@ pub(super) struct Dialling {
 
 /// The dials that one plan may order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
+pub(super) struct Allowance<'a> {
     /// Number of dialled tunnels wanted.
     pub(super) wanted: usize,
     /// Whether a missing peer may be dialled on top of them.
@@ -68,6 +68,8 @@ pub(super) struct Allowance {
     pub(super) random: usize,
     /// Number of dialled tunnels up to which peers behind NATs are dialled whose path is open.
     pub(super) punched: usize,
+    /// Peers on LANs to which the route leaves the LAN.
+    pub(super) bring_back: &'a BTreeSet<Prefix>,
 }
 
 /// What is left of an allowance within one plan.
@@ -102,7 +104,7 @@ impl Dialling {
         &mut self,
         snapshot: &Snapshot<'_>,
         pinned: &BTreeSet<Prefix>,
-        allowance: Allowance,
+        allowance: Allowance<'_>,
         rng: &mut Rng,
     ) -> Vec<Decision> {
         self.follow(snapshot);

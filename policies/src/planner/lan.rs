@@ -4,7 +4,7 @@
 
 use super::{Plan, Planner, snapshot::Snapshot, spare_reason::MAX_CLOSINGS};
 use crate::{
-    names::{Prefix, Slot},
+    names::{Prefix, Role, Slot},
     observation::{LinkReading, Phase, TunnelReading},
     orders::CloseReason,
     units::Uptime,
@@ -12,22 +12,43 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 /// Tunnels of either role within LANs that a node wants. Links that each node chooses at random keep any number of nodes in one
 /// piece with two, and mostly not with one.
 const LAN_TUNNELS: usize = 2;
 
+/// Tunnels within LANs that a node dials at most, so that many nodes on one LAN make no mesh.
+const MAX_LAN_DIALS: usize = 4;
+/// A route to a peer on a LAN leaves the LAN for this long before the peer is dialled: routes move while tunnels come up.
+const LEAVING_TIME: Duration = Duration::from_secs(3);
+/// The same for the node with the larger prefix of the two, so that they do not dial each other at once.
+const LATER_LEAVING_TIME: Duration = Duration::from_secs(7);
+
 /// Returns how many tunnels within LANs a node wants that dials this many: one is left for the rest of the network.
 pub(super) fn wanted_on_lan(limit: usize) -> usize {
     LAN_TUNNELS.min(limit.saturating_sub(1))
 }
 
-/// When peers were found on LANs, and when tunnels were dialled.
+/// Returns how many tunnels within LANs a node that dials `limit` may dial because routes leave the LAN, on which it has found
+/// so many peers. On a small LAN none is left for the rest of the network, to which the other nodes of the LAN lead, too.
+fn max_lan_dials(limit: usize, found: usize) -> usize {
+    let of_limit = if found <= limit {
+        limit
+    } else {
+        limit.saturating_sub(1)
+    };
+    of_limit.min(MAX_LAN_DIALS)
+}
+
+/// When peers were found on LANs, when tunnels were dialled, and which routes leave LANs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LanHistory {
     found_at: BTreeMap<Prefix, Uptime>,
     dialled_at: BTreeMap<Slot, (Prefix, Uptime)>,
+    /// Since when the route to a peer on a LAN leaves the LAN.
+    leaves_since: BTreeMap<Prefix, Uptime>,
 }
 
 impl LanHistory {
@@ -49,6 +70,38 @@ impl LanHistory {
             let dialled_at = (link.tunnel.peer, link.tunnel.since);
             self.dialled_at.entry(*slot).or_insert(dialled_at);
         }
+        self.leaves_since
+            .retain(|peer, _| snapshot.candidates.contains_key(peer) && snapshot.leaves_lan(*peer));
+        let on_lan = snapshot.candidates.keys().filter(|peer| is_on_lan(peer));
+        for peer in on_lan.filter(|peer| snapshot.leaves_lan(**peer)) {
+            self.leaves_since.entry(*peer).or_insert(snapshot.at);
+        }
+    }
+
+    /// The peers on LANs that are to be dialled because the routes to them leave the LAN, if `me` may dial any within LANs.
+    pub(super) fn to_bring_back(
+        &self,
+        snapshot: &Snapshot<'_>,
+        me: Prefix,
+        limit: usize,
+    ) -> BTreeSet<Prefix> {
+        let lan_tunnels = snapshot.lan_tunnels();
+        let dialled = lan_tunnels
+            .iter()
+            .filter(|slot| slot.role() == Role::Dialled);
+        if dialled.count() >= max_lan_dials(limit, self.found_at.len()) {
+            return BTreeSet::new();
+        }
+        let is_due = |(peer, since): &(&Prefix, &Uptime)| {
+            let time = if me < **peer {
+                LEAVING_TIME
+            } else {
+                LATER_LEAVING_TIME
+            };
+            snapshot.at.since(**since) >= time
+        };
+        let due = self.leaves_since.iter().filter(is_due);
+        due.map(|(peer, _)| *peer).collect()
     }
 
     /// Returns whether the tunnel was dialled before its peer was found on a LAN. A later one shows that the peer's servers did not
@@ -83,14 +136,41 @@ impl Snapshot<'_> {
         let tunnels = self.tunnels.values().filter(stays);
         tunnels.map(|link| link.tunnel.slot).collect()
     }
+
+    /// Returns whether the installed route to the peer begins with a tunnel that does not lead over a LAN.
+    fn leaves_lan(&self, peer: Prefix) -> bool {
+        let installed = self.routes.installed(peer);
+        installed.is_some_and(|(slot, _)| !self.is_slot_over_lan(slot))
+    }
+
+    /// Returns whether, without the tunnel, the route to its peer could begin with a tunnel that does not lead over a LAN.
+    fn would_leave_lan(&self, tunnel: &TunnelReading) -> bool {
+        let best = |over_lan: bool| {
+            let others = self.routes.slots_to(tunnel.peer);
+            let others = others.filter(|(slot, _)| *slot != tunnel.slot);
+            let metrics = others.filter(|(slot, _)| self.is_slot_over_lan(*slot) == over_lan);
+            metrics.map(|(_, metric)| metric).min()
+        };
+        let around = best(false);
+        around.is_some_and(|around| best(true).is_none_or(|within| around <= within))
+    }
+
+    fn is_slot_over_lan(&self, slot: Slot) -> bool {
+        let link = self.tunnels.get(&slot);
+        link.is_some_and(|link| self.is_over_lan(&link.tunnel))
+    }
 }
 
 impl Planner {
-    /// The tunnels within LANs that are spared, because there are no more of them than wanted.
+    /// The tunnels within LANs that are spared: all if there are no more of them than wanted, or else those without which traffic
+    /// could leave the LAN.
     pub(super) fn needed_on_lan(&self, snapshot: &Snapshot<'_>) -> BTreeSet<Slot> {
-        let tunnels = snapshot.lan_tunnels();
+        let mut tunnels = snapshot.lan_tunnels();
         if tunnels.len() > wanted_on_lan(self.wanted()) {
-            return BTreeSet::new();
+            tunnels.retain(|slot| {
+                let link = snapshot.tunnels.get(slot);
+                link.is_some_and(|link| snapshot.would_leave_lan(&link.tunnel))
+            });
         }
         tunnels
     }

@@ -8,14 +8,14 @@ use crate::{
 };
 
 impl Dialling {
-    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted; one at a time above the limit, which closes another
-    /// tunnel later.
+    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted, and those to which the route leaves the LAN; one at a
+    /// time above the limit, which closes another tunnel later.
     pub(super) fn dial_lan(
         &mut self,
         round: &mut Round,
         snapshot: &Snapshot<'_>,
         candidates: &[&Candidate],
-        allowance: Allowance,
+        allowance: Allowance<'_>,
     ) {
         let is_on_lan = |peer| {
             let candidate = snapshot.candidates.get(peer);
@@ -32,15 +32,20 @@ impl Dialling {
         let on_lan = candidates
             .iter()
             .filter(|candidate| candidate.is_on_lan() && !candidate.is_dead());
+        // One at a time, as other routes may follow the tunnel.
+        let mut may_bring_back = is_calm;
         for candidate in on_lan {
-            if missing == 0 {
-                break;
+            let is_away = allowance.bring_back.contains(&candidate.peer);
+            let is_wanted = missing > 0 || may_bring_back && is_away;
+            if !is_wanted {
+                continue;
             }
             if may_exceed && round.decisions.is_empty() {
                 round.room = 1;
             }
             if self.open(round, snapshot, candidate, OpenReason::OnLan) {
-                missing -= 1;
+                missing = missing.saturating_sub(1);
+                may_bring_back = false;
             }
         }
         if may_exceed {

@@ -9,7 +9,7 @@ impl Dialling {
         &mut self,
         round: &mut Round,
         snapshot: &Snapshot<'_>,
-        allowance: Allowance,
+        allowance: Allowance<'_>,
     ) {
         for path in snapshot.punched {
             let used = snapshot.dialled().count() + self.pending.len();
