@@ -68,7 +68,7 @@ pub(super) struct Allowance<'a> {
     pub(super) random: usize,
     /// Number of dialled tunnels up to which peers behind NATs are dialled whose path is open.
     pub(super) punched: usize,
-    /// Peers on LANs to which the route leaves the LAN.
+    /// Peers on LANs to which the route could leave the LAN.
     pub(super) bring_back: &'a BTreeSet<Prefix>,
 }
 

@@ -21,7 +21,7 @@ const LAN_TUNNELS: usize = 2;
 
 /// Tunnels within LANs that a node dials at most, so that many nodes on one LAN make no mesh.
 const MAX_LAN_DIALS: usize = 4;
-/// A route to a peer on a LAN leaves the LAN for this long before the peer is dialled: routes move while tunnels come up.
+/// The route to a peer on a LAN could leave the LAN for this long before the peer is dialled: routes move while tunnels come up.
 const LEAVING_TIME: Duration = Duration::from_secs(3);
 /// The same for the node with the larger prefix of the two, so that they do not dial each other at once.
 const LATER_LEAVING_TIME: Duration = Duration::from_secs(7);
@@ -31,7 +31,7 @@ pub(super) fn wanted_on_lan(limit: usize) -> usize {
     LAN_TUNNELS.min(limit.saturating_sub(1))
 }
 
-/// Returns how many tunnels within LANs a node that dials `limit` may dial because routes leave the LAN, on which it has found
+/// Returns how many tunnels within LANs a node that dials `limit` may dial because routes could leave the LAN, on which it has found
 /// so many peers. On a small LAN none is left for the rest of the network, to which the other nodes of the LAN lead, too.
 fn max_lan_dials(limit: usize, found: usize) -> usize {
     let of_limit = if found <= limit {
@@ -42,12 +42,12 @@ fn max_lan_dials(limit: usize, found: usize) -> usize {
     of_limit.min(MAX_LAN_DIALS)
 }
 
-/// When peers were found on LANs, when tunnels were dialled, and which routes leave LANs.
+/// When peers were found on LANs, when tunnels were dialled, and which routes could leave LANs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LanHistory {
     found_at: BTreeMap<Prefix, Uptime>,
     dialled_at: BTreeMap<Slot, (Prefix, Uptime)>,
-    /// Since when the route to a peer on a LAN leaves the LAN.
+    /// Since when the route to a peer on a LAN, to which no tunnel leads, could leave the LAN.
     leaves_since: BTreeMap<Prefix, Uptime>,
 }
 
@@ -70,15 +70,18 @@ impl LanHistory {
             let dialled_at = (link.tunnel.peer, link.tunnel.since);
             self.dialled_at.entry(*slot).or_insert(dialled_at);
         }
-        self.leaves_since
-            .retain(|peer, _| snapshot.candidates.contains_key(peer) && snapshot.leaves_lan(*peer));
-        let on_lan = snapshot.candidates.keys().filter(|peer| is_on_lan(peer));
-        for peer in on_lan.filter(|peer| snapshot.leaves_lan(**peer)) {
+        let leaves = |peer: &Prefix| {
+            is_on_lan(peer)
+                && !snapshot.has_tunnel_to(*peer)
+                && snapshot.could_leave_lan(*peer, None)
+        };
+        self.leaves_since.retain(|peer, _| leaves(peer));
+        for peer in snapshot.candidates.keys().filter(|peer| leaves(peer)) {
             self.leaves_since.entry(*peer).or_insert(snapshot.at);
         }
     }
 
-    /// The peers on LANs that are to be dialled because the routes to them leave the LAN, if `me` may dial any within LANs.
+    /// The peers on LANs that are to be dialled because the routes to them could leave the LAN, if `me` may dial any within LANs.
     pub(super) fn to_bring_back(
         &self,
         snapshot: &Snapshot<'_>,
@@ -137,22 +140,21 @@ impl Snapshot<'_> {
         tunnels.map(|link| link.tunnel.slot).collect()
     }
 
-    /// Returns whether the installed route to the peer begins with a tunnel that does not lead over a LAN.
-    fn leaves_lan(&self, peer: Prefix) -> bool {
-        let installed = self.routes.installed(peer);
-        installed.is_some_and(|(slot, _)| !self.is_slot_over_lan(slot))
-    }
-
-    /// Returns whether, without the tunnel, the route to its peer could begin with a tunnel that does not lead over a LAN.
-    fn would_leave_lan(&self, tunnel: &TunnelReading) -> bool {
+    /// Returns whether the route to the peer begins, or could soon begin, with a tunnel that does not lead over a LAN, if the tunnel of
+    /// the slot `without` is not there: babeld has no route within the LAN that is better by a hop. With less, the next change of a
+    /// round trip may decide.
+    fn could_leave_lan(&self, peer: Prefix, without: Option<Slot>) -> bool {
         let best = |over_lan: bool| {
-            let others = self.routes.slots_to(tunnel.peer);
-            let others = others.filter(|(slot, _)| *slot != tunnel.slot);
+            let others = self.routes.slots_to(peer);
+            let others = others.filter(|(slot, _)| Some(*slot) != without);
             let metrics = others.filter(|(slot, _)| self.is_slot_over_lan(*slot) == over_lan);
             metrics.map(|(_, metric)| metric).min()
         };
+        let hop = self.link_cost.hop;
         let around = best(false);
-        around.is_some_and(|around| best(true).is_none_or(|within| around <= within))
+        around.is_some_and(|around| {
+            best(true).is_none_or(|within| around < within.saturating_add(hop))
+        })
     }
 
     fn is_slot_over_lan(&self, slot: Slot) -> bool {
@@ -169,7 +171,7 @@ impl Planner {
         if tunnels.len() > wanted_on_lan(self.wanted()) {
             tunnels.retain(|slot| {
                 let link = snapshot.tunnels.get(slot);
-                link.is_some_and(|link| snapshot.would_leave_lan(&link.tunnel))
+                link.is_some_and(|link| snapshot.could_leave_lan(link.tunnel.peer, Some(*slot)))
             });
         }
         tunnels

@@ -48,7 +48,8 @@ pub(super) struct Snapshot<'o> {
     pub(super) loss_ratios: BTreeMap<Slot, LossRatio>,
     /// When peers that have a tunnel last answered by UDP.
     pub(super) udp_answers: BTreeMap<Prefix, Uptime>,
-    link_cost: LinkCost,
+    /// What babeld makes a link cost.
+    pub(super) link_cost: LinkCost,
     /// The peers of all tunnels of either role, in whatever phase; sorted.
     peers: Vec<Prefix>,
     /// The areas of the underlay that tunnels lead into; sorted.

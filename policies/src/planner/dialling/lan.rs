@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Dialling {
-    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted, and those to which the route leaves the LAN; one at a
+    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted, and those to which the route could leave the LAN; one at a
     /// time above the limit, which closes another tunnel later.
     pub(super) fn dial_lan(
         &mut self,

@@ -141,6 +141,29 @@ fn a_peer_on_the_lan_is_dialled_above_the_limit_if_the_route_to_it_leaves_the_la
 }
 
 #[test]
+fn a_peer_on_the_lan_is_dialled_unless_a_route_within_the_lan_is_better_by_a_hop() {
+    let by_metrics = |around, within| {
+        let observe = |at| {
+            let mut observation = route_leaves_lan(at);
+            let routes = observation.babel.as_ref().unwrap().routes.iter().cloned();
+            let mut routes: Vec<_> = routes.collect();
+            for route in routes.iter_mut().filter(|route| route.node == peer(32)) {
+                let is_around = route.slot == DIAL[2];
+                route.metric = if is_around { around } else { within };
+                route.installed = is_around == (around < within);
+            }
+            observation.babel = Some(table(routes));
+            observation
+        };
+        let mut planner = planner(1, &[]);
+        planner.plan(&observe(100), true);
+        dialled(&mut planner, &observe(103)).0
+    };
+    assert_eq!(by_metrics(287, 192), [32]);
+    assert_eq!(by_metrics(288, 192), [0; 0]);
+}
+
+#[test]
 fn the_node_with_the_larger_prefix_dials_later() {
     let mut planner = planner(40, &[]);
     assert_eq!(dialled(&mut planner, &route_leaves_lan(100)).0, [0; 0]);
