@@ -124,6 +124,7 @@ impl Dialling {
             self.dial_pinned(&mut round, snapshot, candidate);
         }
         self.dial_lan(&mut round, snapshot, &others, allowance);
+        self.bring_back_to_lan(&mut round, snapshot, &others, allowance.bring_back);
         self.dial_punched(&mut round, snapshot, allowance);
         let (known, unknown): (Vec<_>, Vec<_>) = others
             .into_iter()

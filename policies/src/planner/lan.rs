@@ -54,10 +54,7 @@ pub(super) struct LanHistory {
 impl LanHistory {
     /// Notes peers and tunnels that are new, and forgets those that are gone.
     pub(super) fn track(&mut self, snapshot: &Snapshot<'_>) {
-        let is_on_lan = |peer: &Prefix| {
-            let candidate = snapshot.candidates.get(peer);
-            candidate.is_some_and(|candidate| candidate.is_on_lan())
-        };
+        let is_on_lan = |peer: &Prefix| snapshot.is_on_lan(*peer);
         self.found_at.retain(|peer, _| is_on_lan(peer));
         for peer in snapshot.candidates.keys().filter(|peer| is_on_lan(peer)) {
             self.found_at.entry(*peer).or_insert(snapshot.at);
@@ -118,6 +115,12 @@ impl LanHistory {
 }
 
 impl Snapshot<'_> {
+    /// Returns whether the peer answers on a LAN of this host.
+    pub(super) fn is_on_lan(&self, peer: Prefix) -> bool {
+        let candidate = self.candidates.get(&peer);
+        candidate.is_some_and(|candidate| candidate.is_on_lan())
+    }
+
     /// Returns whether the tunnel leads over a LAN: the peer answers there, and at this address.
     pub(super) fn is_over_lan(&self, tunnel: &TunnelReading) -> bool {
         let (Some(candidate), Some(endpoint)) =

@@ -2,14 +2,16 @@
 
 use super::{Allowance, Dialling, Round};
 use crate::{
-    observation::{Candidate, Phase},
+    names::Prefix,
+    observation::{Candidate, LinkReading, Phase},
     orders::OpenReason,
     planner::{lan::wanted_on_lan, snapshot::Snapshot},
 };
+use std::collections::BTreeSet;
 
 impl Dialling {
-    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted, and those to which the route could leave the LAN; one at a
-    /// time above the limit, which closes another tunnel later.
+    /// Dials peers on LANs while there are fewer tunnels within LANs than wanted; one at a time above the limit, which closes another
+    /// tunnel later.
     pub(super) fn dial_lan(
         &mut self,
         round: &mut Round,
@@ -17,11 +19,10 @@ impl Dialling {
         candidates: &[&Candidate],
         allowance: Allowance<'_>,
     ) {
-        let is_on_lan = |peer| {
-            let candidate = snapshot.candidates.get(peer);
-            candidate.is_some_and(|candidate| candidate.is_on_lan())
-        };
-        let ordered = self.pending.values().filter(|(peer, _)| is_on_lan(peer));
+        let ordered = self
+            .pending
+            .values()
+            .filter(|(peer, _)| snapshot.is_on_lan(*peer));
         let existing = snapshot.lan_tunnels().len() + ordered.count();
         let mut missing = wanted_on_lan(allowance.wanted).saturating_sub(existing);
         let mut dialled = snapshot.dialled();
@@ -32,24 +33,50 @@ impl Dialling {
         let on_lan = candidates
             .iter()
             .filter(|candidate| candidate.is_on_lan() && !candidate.is_dead());
-        // One at a time, as other routes may follow the tunnel.
-        let mut may_bring_back = is_calm;
         for candidate in on_lan {
-            let is_away = allowance.bring_back.contains(&candidate.peer);
-            let is_wanted = missing > 0 || may_bring_back && is_away;
-            if !is_wanted {
-                continue;
+            if missing == 0 {
+                break;
             }
             if may_exceed && round.decisions.is_empty() {
                 round.room = 1;
             }
             if self.open(round, snapshot, candidate, OpenReason::OnLan) {
-                missing = missing.saturating_sub(1);
-                may_bring_back = false;
+                missing -= 1;
             }
         }
         if may_exceed {
             round.room = 0;
+        }
+    }
+
+    /// Dials a peer on a LAN to which the route could leave the LAN, even above the limit, which closes another tunnel later. One at a
+    /// time, as other routes may follow the tunnel.
+    pub(super) fn bring_back_to_lan(
+        &mut self,
+        round: &mut Round,
+        snapshot: &Snapshot<'_>,
+        candidates: &[&Candidate],
+        bring_back: &BTreeSet<Prefix>,
+    ) {
+        let is_connecting = |link: &LinkReading| {
+            link.tunnel.phase == Phase::Connecting && snapshot.is_on_lan(link.tunnel.peer)
+        };
+        if self
+            .pending
+            .values()
+            .any(|(peer, _)| snapshot.is_on_lan(*peer))
+            || snapshot.dialled().any(is_connecting)
+        {
+            return;
+        }
+        let mut away = candidates.iter().filter(|candidate| {
+            bring_back.contains(&candidate.peer) && candidate.is_on_lan() && !candidate.is_dead()
+        });
+        if let Some(candidate) = away.next() {
+            let room = round.room;
+            round.room = room.max(1);
+            self.open(round, snapshot, candidate, OpenReason::OnLan);
+            round.room = room.saturating_sub(1);
         }
     }
 }
