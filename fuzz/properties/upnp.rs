@@ -1,6 +1,6 @@
 //! Answers of a UPnP gateway: what is read of them is bounded, and can be written again.
 
-use wire::upnp::{ActionResponse, parse_description, parse_response, search_location};
+use wire::upnp::{ActionResponse, WanService, parse_description, parse_response, search_location};
 
 /// Maximum number of services, or of fields, that is read of one answer.
 const MAX_ITEMS: usize = 32;
@@ -13,11 +13,10 @@ pub fn check(input: &[u8]) {
         assert!(location.len() <= MAX_TEXT_BYTES);
     }
     let text = String::from_utf8_lossy(input);
-    let services = parse_description(&text).wan_services;
-    assert!(services.len() <= MAX_ITEMS);
-    for service in services {
-        assert!(service.service_type.is_ascii());
-        assert!(service.control_url.len() <= MAX_TEXT_BYTES);
+    let description = parse_description(&text);
+    for services in [description.wan_services, description.firewall_services] {
+        assert!(services.len() <= MAX_ITEMS);
+        services.iter().for_each(check_service);
     }
     let Some(response) = parse_response(&text) else {
         return;
@@ -32,6 +31,11 @@ pub fn check(input: &[u8]) {
     }
     let again = parse_response(&response.to_envelope());
     assert_eq!(again.as_ref().map(kind), Some(kind(&response)));
+}
+
+fn check_service(service: &WanService) {
+    assert!(service.service_type.is_ascii());
+    assert!(service.control_url.len() <= MAX_TEXT_BYTES);
 }
 
 /// The name of a result, or the code of an error.

@@ -330,11 +330,11 @@ impl NatRouter {
     }
 
     /// Gives the router and the first node of its LAN public IPv6 addresses; the router drops what it does not expect. miniupnpd is
-    /// started again, since it opens its sockets at the start.
+    /// started again with these protocols, since it opens its sockets at the start.
     ///
     /// # Errors
     /// Fails if the kernel rejects a change, or miniupnpd cannot be started.
-    pub fn route_ipv6(&self, node_namespace: &str) -> Result<()> {
+    pub fn route_ipv6(&self, node_namespace: &str, protocols: MappingProtocols) -> Result<()> {
         let router_lines = format!(
             "addr add {ROUTER_IPV6}/64 dev eth0 nodad\naddr add {LAN_IPV6}::1/64 dev lan0 nodad\naddr add fe80::1/64 dev lan0 nodad\n"
         );
@@ -345,7 +345,7 @@ impl NatRouter {
         );
         ip::batch(Some(node_namespace), &node_lines)?;
         self.stop_miniupnpd();
-        self.start_miniupnpd(MappingProtocols::All)
+        self.start_miniupnpd(protocols)
     }
 
     /// The ports for which the router passes IPv6 packets to a node, one line of nft each.

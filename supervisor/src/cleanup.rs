@@ -12,8 +12,8 @@ use crate::{
 };
 use actors::sources::{
     pinholes::{
-        firewall::Pinhole,
         keeper::{PinholeKeeper, PinholeSettings},
+        pinhole::Pinhole,
     },
     port_mapping::{
         default_gateway::DefaultGateway,

@@ -3,16 +3,18 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Lab, Options, is_skipped_without_root,
+    Lab, Node, Options, is_skipped_without_root,
     measure::punch::{failed_attempts, has_punched_tunnel, measure_pair},
     nat_router::NatKind,
-    wait::wait_until,
+    wait::{pause, wait_until},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Longest wait for the tunnel.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time after a restart in which processes would be restarted that run with other arguments than the new program uses.
+const AFTERMATH: Duration = Duration::from_secs(8);
 
 #[test]
 fn nodes_behind_port_restricted_nats_get_a_tunnel_with_the_help_of_a_third_node() -> Result<()> {
@@ -40,6 +42,7 @@ fn nodes_behind_port_restricted_nats_get_a_tunnel_with_the_help_of_a_third_node(
     for node in [first, second] {
         let status: StatusDocument = node.control_document(STATUS_PATH)?;
         ensure!(status.leases.is_empty(), "{:?}", status.leases);
+        check_restart(node, [first, second])?;
     }
     // The packets between the two take the tunnel, not the way by the third node.
     lab.node(0)?.kill();
@@ -47,6 +50,24 @@ fn nodes_behind_port_restricted_nats_get_a_tunnel_with_the_help_of_a_third_node(
     let ping = ["-6", "-c3", "-i0.2", "-W1", &target];
     wait_until(TUNNEL_TIMEOUT, || first.command("ping", &ping).ok())
         .context("the two nodes do not reach each other without the third one")?;
+    Ok(())
+}
+
+/// Restarts the daemon in place, and checks that the tunnel between the two runs on as one that came by hole punching.
+fn check_restart(node: &Node, both: [&Node; 2]) -> Result<()> {
+    let before: BTreeSet<u32> = node.children().into_keys().collect();
+    node.warren_command(&["restart"])?;
+    pause(AFTERMATH);
+    let lost: Vec<_> = before
+        .into_iter()
+        .filter(|child| !node.children().contains_key(child))
+        .collect();
+    let [first, second] = both;
+    ensure!(
+        lost.is_empty() && has_punched_tunnel(first, second)?,
+        "{}",
+        node.describe(&format!("lost the tunnel or its children {lost:?}"))
+    );
     Ok(())
 }
 

@@ -132,7 +132,7 @@ pub struct StatusDocument {
     /// Ports for which the firewall of the router is open for IPv6; `external` is the address of this host.
     #[serde(default)]
     pub pinholes: Vec<LeaseEntry>,
-    /// Why the router rejects to open one.
+    /// Why one is not open; `None` if all are, or the router answers no request to open one.
     #[serde(default)]
     pub pinholes_missing: Option<String>,
     /// Supervised processes, sorted by name.

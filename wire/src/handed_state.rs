@@ -105,6 +105,9 @@ pub struct HandedDial {
     pub tunnel: HandedTunnel,
     /// Whether the second `tls-crypt` key is used.
     pub uses_other_key: bool,
+    /// The local port, if it was dialled from one that a NAT lets through by hole punching.
+    #[serde(default)]
+    pub local_port: Option<u16>,
     /// When the process read its certificates and keys.
     pub started_at_ms: u64,
     /// The OpenVPN process.
@@ -126,6 +129,9 @@ pub struct HandedTunnel {
     pub since_ms: u64,
     /// When it came up; `None` for a client that has not been established yet.
     pub up_since_ms: Option<u64>,
+    /// Whether it came by hole punching.
+    #[serde(default)]
+    pub is_punched: bool,
 }
 
 /// An endpoint, in its canonical text.
@@ -281,6 +287,7 @@ mod tests {
             endpoint: Some(HandedEndpoint("udp:192.0.2.1:1194".parse().unwrap())),
             since_ms: 1,
             up_since_ms: Some(1),
+            is_punched: false,
         }
     }
 
@@ -305,6 +312,7 @@ mod tests {
             dials: vec![HandedDial {
                 tunnel: tunnel("wrn0"),
                 uses_other_key: false,
+                local_port: None,
                 started_at_ms: 1,
                 process: process(12, 7, Some(8)),
             }],
@@ -357,6 +365,10 @@ mod tests {
         let text = serde_json::to_string(&state()).unwrap();
         let later = text.replacen('{', r#"{"weather":"fine","#, 1);
         assert_eq!(HandedState::read(later.as_bytes()).unwrap(), state());
+        let earlier = text.replace(r#","is_punched":false"#, "");
+        let earlier = earlier.replace(r#""local_port":null,"#, "");
+        assert!(!earlier.contains("punched") && !earlier.contains("local_port"));
+        assert_eq!(HandedState::read(earlier.as_bytes()).unwrap(), state());
         let half = &text.as_bytes()[..text.len() / 2];
         assert!(matches!(
             HandedState::read(half),

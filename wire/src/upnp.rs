@@ -22,7 +22,10 @@ const WAN_SERVICES: [&str; 2] = [
     "urn:schemas-upnp-org:service:WANPPPConnection:",
 ];
 
-/// A service that maps ports.
+/// The service that opens the firewall for IPv6 (WANIPv6FirewallControl:1, section 1.1), without its version.
+const FIREWALL_SERVICE: &str = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:";
+
+/// A service that maps ports, or opens the firewall for IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WanService {
     /// The type with its version, such as `urn:schemas-upnp-org:service:WANIPConnection:1`.
@@ -38,6 +41,8 @@ pub struct Description {
     pub url_base: Option<String>,
     /// The services that map ports, in the order of the document.
     pub wan_services: Vec<WanService>,
+    /// The services that open the firewall for IPv6, likewise.
+    pub firewall_services: Vec<WanService>,
 }
 
 /// The response to an action.
@@ -176,11 +181,11 @@ pub fn parse_description(text: &str) -> Description {
         }
         Step::End("service") => {
             if let (Some(service_type), Some(control_url)) = std::mem::take(&mut service)
-                && is_wan_service(&service_type)
+                && let Some(services) = description.services_like(&service_type)
                 && !control_url.is_empty()
-                && description.wan_services.len() < MAX_ITEMS
+                && services.len() < MAX_ITEMS
             {
-                description.wan_services.push(WanService {
+                services.push(WanService {
                     service_type,
                     control_url,
                 });
@@ -191,17 +196,27 @@ pub fn parse_description(text: &str) -> Description {
     description
 }
 
-/// Whether this is the type of a service that maps ports. It becomes part of a request, so its version must be a number.
-fn is_wan_service(service_type: &str) -> bool {
-    let mut versions = WAN_SERVICES
-        .iter()
-        .filter_map(|name| service_type.strip_prefix(name));
-    versions.any(|version| version.parse::<u8>().is_ok())
+impl Description {
+    /// Returns the list for services of this type; `None` if such a service is of no use. The type becomes part of a request, so
+    /// its version must be a number.
+    fn services_like(&mut self, service_type: &str) -> Option<&mut Vec<WanService>> {
+        let is_a = |name: &str| {
+            let version = service_type.strip_prefix(name);
+            version.is_some_and(|version| version.parse::<u8>().is_ok())
+        };
+        if is_a(FIREWALL_SERVICE) {
+            return Some(&mut self.firewall_services);
+        }
+        let is_wan = WAN_SERVICES.into_iter().any(is_a);
+        is_wan.then_some(&mut self.wan_services)
+    }
 }
 
-/// Whether an element's name consists of the letters that UPnP uses.
+/// Whether an element's name consists of the letters and digits that UPnP uses, and begins with a letter, as it must without a prefix.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Parses the response to an action; `None` if it is neither a result nor an error of UPnP.
@@ -265,6 +280,13 @@ mod tests {
             "<root><device><deviceList><device><serviceList>{list}</serviceList></device></deviceList></device></root>"
         );
         check_description(&text, &[(dead, "/dead"), (IP, "/wan")]);
+        let firewall = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1";
+        let text = [&service(IP, "/wan"), &*service(firewall, "/ipv6")].concat();
+        check_description(&text, &[(IP, "/wan")]);
+        let [found] = &*parse_description(&text).firewall_services else {
+            panic!("{text}");
+        };
+        assert_eq!(found.control_url, "/ipv6");
         check_description(&service(&format!("{IP}\r\nX: y"), "/wan"), &[]);
         check_description(&service(IP, ""), &[]);
         check_description("", &[]);
@@ -338,6 +360,8 @@ mod tests {
         }
         check_response("<html>404</html>", None);
         check_response("<errorCode>many</errorCode>", None);
+        // With a prefix that is not written again, a name may begin with a digit.
+        check_response("<u:1AddPinholeResponse><UniqueID>7</UniqueID>", None);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod lan;
 mod link_counters;
 #[path = "../../fuzz/properties/management.rs"]
 mod management;
+#[path = "../../fuzz/properties/pcp.rs"]
+mod pcp;
 #[path = "../../fuzz/properties/peer_documents.rs"]
 mod peer_documents;
 #[path = "../../fuzz/properties/suspicion.rs"]
@@ -54,6 +56,11 @@ fn documents_of_other_nodes_are_bounded() {
 #[test]
 fn answers_of_a_gateway_are_bounded_and_can_be_written_again() {
     corpus::hold("upnp", upnp::check);
+}
+
+#[test]
+fn answers_of_a_router_by_pcp_belong_to_the_request() {
+    corpus::hold("pcp", pcp::check);
 }
 
 #[test]

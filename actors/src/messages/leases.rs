@@ -97,6 +97,6 @@ impl MissingReason {
 pub struct PinholesRead {
     /// The open ports, with the address and port of this host as the external ones.
     pub pinholes: Vec<Lease>,
-    /// Why the router rejects one; `None` if all are open, or the router does not speak PCP.
-    pub failure: Option<String>,
+    /// Why one is not open; `None` if all are, or the router answers neither PCP nor UPnP.
+    pub missing: Option<MissingLease>,
 }

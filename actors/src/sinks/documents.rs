@@ -4,6 +4,7 @@ mod events;
 mod health_report;
 mod hole_punching;
 mod lan;
+mod leases;
 mod pins;
 
 use crate::messages::EndpointSource;
@@ -22,10 +23,10 @@ use policies::{
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use time::OffsetDateTime;
 use wire::control::{
-    DecisionEntry, DecisionsDocument, ExitRouteEntry, LeaseEntry, NamesDocument, NeighbourEntry,
-    NodeNameEntry, OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState,
-    RoleCounts, RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument,
-    UnusedEndpointEntry, VERSION, VerdictEntry,
+    DecisionEntry, DecisionsDocument, ExitRouteEntry, NamesDocument, NeighbourEntry, NodeNameEntry,
+    OwnEndpointEntry, PeerEntry, PeersDocument, ProcessEntry, RegistryState, RoleCounts,
+    RouteEntry, RoutesDocument, StatusDocument, TunnelEntry, TunnelsDocument, UnusedEndpointEntry,
+    VERSION, VerdictEntry,
 };
 
 /// A snapshot, and the time at which it is read.
@@ -105,7 +106,7 @@ impl<'a> View<'a> {
             hole_punching: self.hole_punching(),
             leases: self.leases(),
             pinholes: self.pinholes(),
-            pinholes_missing: node.pinholes.failure.clone(),
+            pinholes_missing: self.pinholes_missing(),
             processes: node.processes.processes.iter().map(process_entry).collect(),
             actor_restarts: node.counts.actor_restarts.values().sum(),
             pins: self.pins(),
@@ -150,29 +151,10 @@ impl<'a> View<'a> {
         }
     }
 
-    fn leases(&self) -> Vec<LeaseEntry> {
-        let leases = self.node.leases.leases.iter();
-        leases.map(|lease| self.lease(lease)).collect()
-    }
-
-    fn pinholes(&self) -> Vec<LeaseEntry> {
-        let pinholes = self.node.pinholes.pinholes.iter();
-        pinholes.map(|pinhole| self.lease(pinhole)).collect()
-    }
-
     /// Returns the reason for which the first of the unused private endpoints is not dialled.
     fn unused_reason(&self) -> Option<String> {
         let first = self.node.peers.unused.first();
         first.map(|unused| unused.reason.to_string())
-    }
-
-    fn lease(&self, lease: &crate::messages::Lease) -> LeaseEntry {
-        LeaseEntry {
-            transport: lease.transport.to_string(),
-            internal_port: lease.internal_port,
-            external: lease.external,
-            expires_at: self.wall_time(lease.until),
-        }
     }
 
     pub(crate) fn tunnels(&self) -> TunnelsDocument {

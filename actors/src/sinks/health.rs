@@ -122,6 +122,8 @@ pub fn assess(node: &Snapshot, now: Uptime) -> Health {
         software_outdated(node),
         reachability::not_reached(node, now),
         reachability::port_mapping_missing(node),
+        reachability::ipv6_firewall_closed(node),
+        reachability::endpoint_dependent_nat(node),
         host::ipv4_overlap(node),
         host::transit_blocked(node),
         host::another_babeld(node),

@@ -20,15 +20,16 @@ use policies::{
     observation::{Phase, TunnelReading},
     units::Uptime,
 };
+use reqwest::StatusCode;
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc, time::Duration};
 use wire::{endpoints::class_of, errors::Chain, peer::MAX_CHECKED_ENDPOINTS};
 
 /// Interval at which it is seen whether a check is due.
 const TICK_INTERVAL: Duration = Duration::from_secs(2);
-/// Time for which a neighbour is not asked again: the interval at which it answers, and more if its call failed.
+/// Time for which a neighbour is not asked again: a little more than the interval at which it answers.
 const REST: Duration = Duration::from_secs(15);
-/// The same after a failed call, such as to a node whose software has no such call.
-const REST_AFTER_FAILURE: Duration = Duration::from_secs(600);
+/// The same after a rejected call, such as to a node whose software has no such call.
+const REST_AFTER_REJECTION: Duration = Duration::from_secs(600);
 
 /// The dependencies of the endpoint checks.
 #[derive(Clone)]
@@ -124,7 +125,7 @@ impl EndpointChecker {
             }
             Err(error) => {
                 tracing::debug!(%peer, error = %Chain(&error), "peer did not check endpoints");
-                REST_AFTER_FAILURE
+                rest_after(error.status())
             }
         };
         self.resting.insert(peer, now + rest);
@@ -167,6 +168,15 @@ impl EndpointChecker {
     }
 }
 
+/// Returns the time for which a neighbour that did not check the endpoints is not asked again. A node that was restarted may have asked it
+/// a moment ago, and a connection may fail while routes change.
+fn rest_after(status: Option<StatusCode>) -> Duration {
+    match status {
+        None | Some(StatusCode::TOO_MANY_REQUESTS) => REST,
+        Some(_) => REST_AFTER_REJECTION,
+    }
+}
+
 /// Returns whether the tunnel is up, and its far end has a public address that is none of `own`.
 fn is_elsewhere(tunnel: &TunnelReading, own: &[IpAddr]) -> bool {
     let address = tunnel
@@ -181,5 +191,18 @@ impl Actor for EndpointChecker {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TICK_INTERVAL, Self::tick);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_that_was_asked_too_soon_is_asked_again_and_one_without_the_call_much_later() {
+        let check = |status, seconds| assert_eq!(rest_after(status), Duration::from_secs(seconds));
+        check(None, 15);
+        check(Some(StatusCode::TOO_MANY_REQUESTS), 15);
+        check(Some(StatusCode::NOT_FOUND), 600);
     }
 }

@@ -3,10 +3,17 @@
 //! Where there is no NAT, a router mostly drops what it did not expect all the same. This actor schedules the rounds; [`keeper`] carries
 //! them out.
 
-pub mod firewall;
+mod firewall;
 pub mod keeper;
+mod pcp;
+pub mod pinhole;
+mod upnp;
 
-use crate::{mailboxes::offer, messages::PinholesRead, store::Store};
+use crate::{
+    mailboxes::offer,
+    messages::{MissingReason, PinholesRead},
+    store::Store,
+};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use keeper::{PinholeKeeper, Round};
 use os::clock::Clock;
@@ -36,8 +43,8 @@ pub struct Pinholes {
     clock: Clock,
     readers: Vec<Recipient<PinholesRead>>,
     empty_rounds: u32,
-    /// Whether the last round left a port closed, and that was logged.
-    is_failing: bool,
+    /// What was logged last: whether a port is open, and why one is not.
+    logged: (bool, Option<MissingReason>),
 }
 
 impl Pinholes {
@@ -48,7 +55,7 @@ impl Pinholes {
             clock: deps.store.clock,
             readers: deps.readers,
             empty_rounds: 0,
-            is_failing: false,
+            logged: (false, None),
         }
     }
 
@@ -70,7 +77,7 @@ impl Pinholes {
         };
         let reading = PinholesRead {
             pinholes: round.pinholes,
-            failure: round.failure,
+            missing: round.missing,
         };
         actor
             .readers
@@ -81,19 +88,27 @@ impl Pinholes {
 
     /// Logs when ports become open or closed. Many hosts have no such router, which is no fault.
     fn log_change(&mut self, round: &Round) {
-        let is_failing = round.failure.is_some();
-        if is_failing == self.is_failing {
+        let is_open = !round.pinholes.is_empty();
+        let state = (
+            is_open,
+            round.missing.as_ref().map(|missing| missing.reason),
+        );
+        if state == self.logged {
             return;
         }
-        self.is_failing = is_failing;
-        match &round.failure {
-            Some(reason) => {
-                tracing::info!(
-                    reason,
-                    "the router opens its firewall for no IPv6 endpoint, or not for all"
-                );
+        self.logged = state;
+        match &round.missing {
+            Some(missing) if missing.reason == MissingReason::NotNeeded => {
+                tracing::info!(reason = missing.text, "no firewall is opened for IPv6");
             }
-            None => tracing::info!("the router has opened its firewall for the IPv6 endpoints"),
+            Some(missing) => tracing::warn!(
+                reason = missing.text,
+                "the router opens its firewall for no IPv6 endpoint, or not for all; see warren status"
+            ),
+            None if is_open => {
+                tracing::info!("the router has opened its firewall for the IPv6 endpoints");
+            }
+            None => tracing::info!("the router opens its firewall for no IPv6 endpoint any more"),
         }
     }
 }

@@ -6,17 +6,12 @@ use wire::control::{FailedPunchEntry, HolePunchingState};
 /// Number of nodes that are listed; more of them say nothing new.
 const MAX_SHOWN: usize = 5;
 
-/// Returns one row for each node to which no path could be opened, and one about the NAT if that is the reason.
+/// Returns one row for each node to which no path could be opened. That the NAT of this host is symmetric is a finding.
 pub(super) fn rows(state: &HolePunchingState) -> Vec<(String, String)> {
     let mut lines: Vec<_> = state.failed.iter().take(MAX_SHOWN).map(line).collect();
     if state.failed.len() > MAX_SHOWN {
         let others = state.failed.len() - MAX_SHOWN;
         lines.push(format!("the same with {others} more nodes"));
-    }
-    if !state.failed.is_empty() && state.nat_mapping == "endpoint_dependent" {
-        lines.push(
-            "the NAT in front of this host is symmetric: a port mapping or a forwarded port makes the node reachable".to_owned(),
-        );
     }
     let row = |line: String| ("hole punching".to_owned(), line);
     lines.into_iter().map(row).collect()
@@ -39,14 +34,14 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(nat_mapping: &str, results: &[&str], expected: &[&str]) {
+    fn check(results: &[&str], expected: &[&str]) {
         let entry = |result: &&str| FailedPunchEntry {
             prefix: "9/16".to_owned(),
             name: None,
             result: (*result).to_owned(),
         };
         let rows = rows(&HolePunchingState {
-            nat_mapping: nat_mapping.to_owned(),
+            nat_mapping: "unknown".to_owned(),
             failed: results.iter().map(entry).collect(),
         });
         let lines: Vec<_> = rows.into_iter().map(|(_, line)| line).collect();
@@ -54,21 +49,16 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_has_its_reason_and_a_symmetric_nat_is_named_once() {
-        check("endpoint_dependent", &[], &[]);
+    fn each_failure_has_its_reason() {
+        check(&[], &[]);
         let not_through = "no path to 9/16: no packet got through both NATs";
-        check("unknown", &["no_answer"], &[not_through]);
+        check(&["no_answer"], &[not_through]);
         check(
-            "endpoint_dependent",
             &["endpoint_dependent_nat"],
-            &[
-                "no path to 9/16: a NAT maps each destination to another port (symmetric)",
-                "the NAT in front of this host is symmetric: a port mapping or a forwarded port makes the node reachable",
-            ],
+            &["no path to 9/16: a NAT maps each destination to another port (symmetric)"],
         );
         let shown = vec![not_through; 5];
         check(
-            "unknown",
             &["no_answer"; 7],
             &[shown.as_slice(), &["the same with 2 more nodes"]].concat(),
         );

@@ -256,11 +256,19 @@ pub(super) fn describe_tunnel(table: &TunnelTable, slot: Slot) -> Option<HandedT
         endpoint: tunnel.endpoint.map(HandedEndpoint),
         since_ms: to_millis(tunnel.since),
         up_since_ms: tunnel.up_since.map(to_millis),
+        is_punched: table.punched_slots.contains(&slot),
     })
 }
 
-/// Returns the table's entry of a tunnel that was handed over.
-pub(super) fn to_reading(tunnel: &HandedTunnel) -> TunnelReading {
+/// Adds a tunnel that was handed over to the table, and reports it.
+pub(super) fn take_over_tunnel(common: &Common, tunnel: &HandedTunnel) {
+    if tunnel.is_punched {
+        common.note_punched(tunnel.slot);
+    }
+    common.take_over_tunnel(to_reading(tunnel));
+}
+
+fn to_reading(tunnel: &HandedTunnel) -> TunnelReading {
     TunnelReading {
         slot: tunnel.slot,
         peer: tunnel.peer,

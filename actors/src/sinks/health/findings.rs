@@ -138,6 +138,12 @@ findings! {
     /// No other node has dialled this one for a while.
     NotReached Information "not_reached"
         "open the ports of listen in firewalls, and forward them on the router";
+    /// The router in front of the host does not open its firewall for the node's IPv6 endpoints, or not for all.
+    Ipv6FirewallClosed Information "ipv6_firewall_closed"
+        "let this host open ports on the router (PCP, or pinholes by UPnP), or open the ports of listen there by hand";
+    /// The NAT in front of the host maps each destination to another port (symmetric), so hole punching mostly fails.
+    EndpointDependentNat Information "endpoint_dependent_nat"
+        "let the router map a port to this host (PCP, NAT-PMP or UPnP), forward one by hand and list it under endpoints, or give the host a public IPv6 address";
     /// Routing rules of other programs are consulted before the node's own.
     EarlierRules Information "earlier_rules"
         "nothing, as long as all nodes can be reached; ip -6 rule shows the rules";

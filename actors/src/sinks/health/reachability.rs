@@ -5,6 +5,7 @@ use crate::messages::{EndpointSource, MissingReason};
 use crate::sinks::telemetry::{Row, Snapshot};
 use membership::documents::is_private;
 use policies::{
+    hole_punching::{NatMapping, PunchResult},
     names::{Prefix, Slot, Transport},
     observation::INFINITY,
     parameters::METERED_HELLO_INTERVAL,
@@ -239,6 +240,47 @@ pub(super) fn port_mapping_missing(node: &Snapshot) -> Option<Finding> {
         format!("the router maps not all ports to this host: {text}")
     };
     Some(Finding::new(FindingId::PortMappingMissing, seen).severity(severity))
+}
+
+/// Returns why the router does not open its firewall for IPv6; it is worse if no other node reaches this one.
+pub(super) fn ipv6_firewall_closed(node: &Snapshot) -> Option<Finding> {
+    let missing = node.pinholes.missing.as_ref()?;
+    if missing.reason == MissingReason::NotNeeded {
+        return None;
+    }
+    let severity = match node.reached.is_empty() {
+        true => Severity::Degraded,
+        false => Severity::Information,
+    };
+    let scope = match node.pinholes.pinholes.is_empty() {
+        true => "opens its firewall for no IPv6 endpoint of this node",
+        false => "does not open its firewall for all IPv6 endpoints of this node",
+    };
+    let seen = format!("the router {scope}: {}", missing.text);
+    Some(Finding::new(FindingId::Ipv6FirewallClosed, seen).severity(severity))
+}
+
+/// Returns that this node's NAT keeps nodes behind other NATs from a direct tunnel to it, unless others reach it.
+pub(super) fn endpoint_dependent_nat(node: &Snapshot) -> Option<Finding> {
+    let punches = &node.hole_punches;
+    if punches.mapping != NatMapping::EndpointDependent || !node.reached.is_empty() {
+        return None;
+    }
+    let results = punches.results.iter();
+    let failed = results.filter(|(_, result)| **result == PunchResult::EndpointDependentNat);
+    let failed: Vec<_> = failed.map(|(peer, _)| *peer).collect();
+    let (count, list) = (failed.len(), node_list(node, &failed));
+    let failures = match count {
+        0 => String::new(),
+        _ => format!(
+            "; hole punching failed with {}{list}",
+            counted(count, "node")
+        ),
+    };
+    let seen = format!(
+        "the NAT in front of this host maps each destination to another port (symmetric){failures}"
+    );
+    Some(Finding::new(FindingId::EndpointDependentNat, seen).count(count))
 }
 
 /// Returns nodes by name and prefix after a colon, such as ": web (9/16), 8/16, …"; nothing if there are none.

@@ -2,14 +2,12 @@
 
 mod healthy_node;
 mod host;
+mod router;
 
 use super::*;
 use crate::{
     live_settings::LiveSettings,
-    messages::{
-        ActorRestarted, EndpointSource, LeasesRead, MissingLease, MissingReason, OwnEndpointsRead,
-        RegistryContacted, UnusedEndpoint,
-    },
+    messages::{ActorRestarted, RegistryContacted, UnusedEndpoint},
 };
 use healthy_node::*;
 use membership::documents::PrivateEndpointError;
@@ -239,55 +237,6 @@ fn the_endpoints_and_transports_are_judged() {
             PrivateEndpointError::Elsewhere
         )],
     );
-}
-
-/// Checks the severity of a missing port mapping of a node that announces this endpoint.
-#[track_caller]
-fn check_missing_mapping(
-    endpoint: (&str, EndpointSource),
-    reason: MissingReason,
-    is_reached: bool,
-    expected: Option<Severity>,
-) {
-    let mut node = healthy();
-    if !is_reached {
-        node.reached.clear();
-    }
-    let (endpoint, source) = (endpoint.0.parse().unwrap(), endpoint.1);
-    node.own_endpoints = Arc::new(OwnEndpointsRead {
-        endpoints: vec![(endpoint, source)],
-    });
-    node.leases = Arc::new(LeasesRead {
-        at: NOW,
-        leases: vec![],
-        missing: Some(MissingLease {
-            reason,
-            text: "because".into(),
-        }),
-    });
-    let health = assess(&node, NOW);
-    let mut found = health.findings.iter();
-    let found = found.find(|finding| finding.id == FindingId::PortMappingMissing);
-    assert_eq!(found.map(|finding| finding.severity), expected);
-    let seen = found.map(|finding| finding.seen.as_str());
-    assert!(seen.is_none_or(|seen| seen == "the router maps no port to this host: because"));
-}
-
-#[test]
-fn a_missing_port_mapping_is_reported_unless_the_node_can_be_reached_without_it() {
-    use EndpointSource as S;
-    use MissingReason as R;
-    let lan = ("udp:192.168.7.2:1194", S::HostAddress);
-    check_missing_mapping(lan, R::Rejected, true, Some(Severity::Degraded));
-    check_missing_mapping(lan, R::CarrierNat, false, Some(Severity::Degraded));
-    check_missing_mapping(lan, R::NoAnswer, false, Some(Severity::Degraded));
-    check_missing_mapping(lan, R::NoAnswer, true, Some(Severity::Information));
-    check_missing_mapping(lan, R::NoGateway, false, None);
-    check_missing_mapping(lan, R::NotNeeded, false, None);
-    let public = ("udp:45.67.0.1:1194", S::HostAddress);
-    check_missing_mapping(public, R::Rejected, false, None);
-    let forwarded = ("udp:45.67.0.1:1194", S::Configured);
-    check_missing_mapping(forwarded, R::NoAnswer, false, None);
 }
 
 #[test]

@@ -1,138 +1,145 @@
-//! Asks the router to open its firewall, by PCP (RFC 6887).
-//!
-//! A request has to be sent from the address that it is for. crab_nat sends from whatever address the kernel chooses, which is a link-local one
-//! towards a router that has such an address, so requests are sent here.
+//! The firewall of a router, and the protocols by which it is opened: PCP (RFC 6887), and WANIPv6FirewallControl of UPnP.
 
-use os::randomness::Randomness;
-use policies::names::Transport;
-use serde::{Deserialize, Serialize};
-use std::{
-    io,
-    net::{Ipv6Addr, SocketAddrV6},
-    time::Duration,
+use super::{
+    pcp,
+    pinhole::{Key, Pinhole, PinholeError, Router},
+    upnp::FirewallService,
 };
-use tokio::{net::UdpSocket, time::timeout};
-use wire::pcp::{self, MapAnswer, MapRequest};
+use crate::sources::port_mapping::{protocol::Protocol, upnp::http::Source};
+use std::time::Duration;
 
-/// Waits for an answer to each request by PCP, which is repeated since a datagram may be lost.
-const PCP_WAITS: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+/// The protocols in the order in which they are tried.
+const PROTOCOLS: [Protocol; 2] = [Protocol::Pcp, Protocol::Upnp];
 
-/// The router of the IPv6 default route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Router {
-    /// The address of the router, mostly a link-local one.
-    pub address: Ipv6Addr,
-    /// The index of the link that leads to it.
-    pub link: u32,
+/// The firewall of one router.
+#[derive(Debug)]
+pub(super) struct Firewall {
+    pub(super) router: Router,
+    /// The service of UPnP, once it was found.
+    service: Option<FirewallService>,
+    /// The protocols that the router did not answer since [`Self::start_round`].
+    silent: Vec<Protocol>,
 }
 
-/// A port of this host for which the firewall is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pinhole {
-    /// The address and port of this host.
-    pub internal: SocketAddrV6,
-    /// UDP or TCP.
-    #[serde(with = "crate::sources::port_mapping::ledger::text")]
-    pub transport: Transport,
-    /// The random number of PCP, without which nobody can renew or end it.
-    pub nonce: [u8; pcp::NONCE_LENGTH],
-}
-
-impl Pinhole {
-    /// Returns whether it is for this port.
-    pub(super) fn is_for(&self, internal: SocketAddrV6, transport: Transport) -> bool {
-        (self.internal, self.transport) == (internal, transport)
-    }
-
-    /// Returns whether both are for the same port.
-    pub(super) fn is_for_same_port(&self, other: &Self) -> bool {
-        self.is_for(other.internal, other.transport)
-    }
-}
-
-/// The reason why the firewall is not open.
-#[derive(Debug, thiserror::Error)]
-pub enum PinholeError {
-    /// The router does not answer, or its answer makes no sense.
-    #[error("the router does not answer PCP at its IPv6 address")]
-    Silent(#[source] io::Error),
-    /// The router rejects the request.
-    #[error("the router rejects a request by PCP with error {code}")]
-    Rejected {
-        /// The code of RFC 6887, section 7.4.
-        code: u8,
-    },
-    /// The router would have others use another port or address.
-    #[error("the router has a NAT for IPv6")]
-    Translated,
-}
-
-/// Returns a number for a new pinhole.
-pub(super) fn new_nonce(random: &Randomness) -> [u8; pcp::NONCE_LENGTH] {
-    let bits = [random.bits(), random.bits()].map(u64::to_be_bytes);
-    let mut nonce = [0; pcp::NONCE_LENGTH];
-    let bytes = bits.as_flattened().iter();
-    nonce
-        .iter_mut()
-        .zip(bytes)
-        .for_each(|(to, from)| *to = *from);
-    nonce
-}
-
-/// Requests a pinhole, for so long; returns the duration of the lease that was granted. A lease of 0 ends it.
-///
-/// # Errors
-/// The router does not answer, or does not open its firewall.
-pub(super) async fn request(
-    router: &Router,
-    pinhole: &Pinhole,
-    lease: Duration,
-) -> Result<Duration, PinholeError> {
-    let request = MapRequest {
-        client: *pinhole.internal.ip(),
-        nonce: pinhole.nonce,
-        transport: pinhole.transport,
-        port: pinhole.internal.port(),
-        lease_s: u32::try_from(lease.as_secs()).unwrap_or(u32::MAX),
-    };
-    let answer = exchange(router, &request).await;
-    match answer.map_err(PinholeError::Silent)? {
-        MapAnswer::Rejected(code) => Err(PinholeError::Rejected { code }),
-        MapAnswer::Granted { lease_s, .. } if lease.is_zero() => {
-            Ok(Duration::from_secs(lease_s.into()))
-        }
-        MapAnswer::Granted { lease_s, external } => {
-            let is_own = external == (request.client, request.port);
-            let granted = Duration::from_secs(lease_s.into());
-            is_own.then_some(granted).ok_or(PinholeError::Translated)
+impl Firewall {
+    /// The firewall of this router, of which nothing is known yet.
+    pub(super) fn new(router: Router) -> Self {
+        Self {
+            router,
+            service: None,
+            silent: Vec::new(),
         }
     }
-}
 
-/// Sends a request from the address that it is for, as the standard demands, until the router answers.
-async fn exchange(router: &Router, request: &MapRequest) -> io::Result<MapAnswer> {
-    let socket = UdpSocket::bind((request.client, 0)).await?;
-    let to = SocketAddrV6::new(router.address, pcp::PORT, 0, router.link);
-    socket.connect(to).await?;
-    let mut datagram = [0; 1100];
-    for wait in PCP_WAITS {
-        socket.send(&request.to_bytes()).await?;
-        let answered = async {
-            loop {
-                let length = socket.recv(&mut datagram).await?;
-                let answer = request.read_answer(datagram.get(..length).unwrap_or_default());
-                if let Some(answer) = answer {
-                    return io::Result::Ok(answer);
-                }
+    /// Tries all protocols again.
+    pub(super) fn start_round(&mut self) {
+        self.silent.clear();
+    }
+
+    /// Returns the protocols that are worth a request, this one first.
+    pub(super) fn protocols(&self, first: Option<Protocol>) -> Vec<Protocol> {
+        let others = PROTOCOLS.into_iter().filter(|other| Some(*other) != first);
+        let all = first.into_iter().chain(others);
+        all.filter(|protocol| !self.silent.contains(protocol))
+            .collect()
+    }
+
+    /// Opens it for a port, or renews that. Returns the pinhole, and the duration of the lease.
+    ///
+    /// # Errors
+    /// The router does not answer, or does not open its firewall.
+    pub(super) async fn open(
+        &mut self,
+        pinhole: Pinhole,
+        lease: Duration,
+    ) -> Result<(Pinhole, Duration), PinholeError> {
+        let opened = match pinhole.key {
+            Key::Nonce(nonce) => {
+                let granted = pcp::request(&self.router, &pinhole, nonce, lease).await;
+                granted.map(|granted| (pinhole, granted))
+            }
+            Key::UniqueId(known) => {
+                let opened = self.open_by_upnp(&pinhole, known, lease).await;
+                let key = opened.map(|id| Key::UniqueId(Some(id)));
+                key.map(|key| (Pinhole { key, ..pinhole }, lease))
             }
         };
-        if let Ok(answer) = timeout(wait, answered).await {
-            return answer;
+        opened.inspect_err(|error| self.note(error))
+    }
+
+    /// Closes it for a port.
+    ///
+    /// # Errors
+    /// The router does not answer, or knows nothing of the pinhole.
+    pub(super) async fn close(&mut self, pinhole: &Pinhole) -> Result<(), PinholeError> {
+        let closed = match pinhole.key {
+            Key::Nonce(nonce) => {
+                let closed = pcp::request(&self.router, pinhole, nonce, Duration::ZERO).await;
+                closed.map(drop)
+            }
+            Key::UniqueId(known) => match self.service(pinhole).await {
+                Ok(service) => service.close(pinhole, known).await,
+                Err(error) => Err(error),
+            },
+        };
+        closed.inspect_err(|error| self.note(error))
+    }
+
+    /// Opens it by the service that is known. A router that was restarted may have it elsewhere, so it is searched once more.
+    async fn open_by_upnp(
+        &mut self,
+        pinhole: &Pinhole,
+        known: Option<u16>,
+        lease: Duration,
+    ) -> Result<u16, PinholeError> {
+        if let Some(service) = &self.service {
+            match service.open(pinhole, known, lease).await {
+                Err(PinholeError::Silent { .. }) => self.service = None,
+                outcome => return outcome,
+            }
+        }
+        let service = self.service(pinhole).await?;
+        service.open(pinhole, known, lease).await
+    }
+
+    /// Returns the service of UPnP, after a search if need be.
+    async fn service(&mut self, pinhole: &Pinhole) -> Result<&FirewallService, PinholeError> {
+        let source = Source {
+            address: *pinhole.internal.ip(),
+            link: self.router.link,
+        };
+        let service = match self.service.take() {
+            Some(service) => service,
+            None => FirewallService::find(self.router.address, source).await?,
+        };
+        Ok(self.service.insert(service))
+    }
+
+    fn note(&mut self, error: &PinholeError) {
+        if let PinholeError::Silent { protocol, .. } = error {
+            self.silent.push(*protocol);
         }
     }
-    Err(io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    #[test]
+    fn the_protocol_that_opened_a_port_comes_first_and_a_silent_one_waits_for_the_next_round() {
+        use Protocol::{Pcp, Upnp};
+        let router = Router {
+            address: Ipv6Addr::LOCALHOST,
+            link: 1,
+        };
+        let mut firewall = Firewall::new(router);
+        assert_eq!(firewall.protocols(None), [Pcp, Upnp]);
+        assert_eq!(firewall.protocols(Some(Upnp)), [Upnp, Pcp]);
+        firewall.note(&PinholeError::silent(Pcp, "no answer"));
+        assert_eq!(firewall.protocols(Some(Pcp)), [Upnp]);
+        firewall.start_round();
+        assert_eq!(firewall.protocols(Some(Pcp)), [Pcp, Upnp]);
+    }
 }

@@ -2,10 +2,16 @@
 //!
 //! A pinhole is written to the ledger before it is requested, so that after a crash the next run can end it.
 
-use super::firewall::{Pinhole, PinholeError, Router, new_nonce, request};
+use super::{
+    firewall::Firewall,
+    pinhole::{Pinhole, PinholeError, Router},
+};
 use crate::{
-    messages::Lease,
-    sources::port_mapping::ledger::{FileLedger, LedgerError},
+    messages::{Lease, MissingLease, MissingReason},
+    sources::port_mapping::{
+        ledger::{FileLedger, LedgerError},
+        protocol::Protocol,
+    },
 };
 use os::{kernel::Kernel, randomness::Randomness};
 use policies::{names::Transport, units::Uptime};
@@ -42,8 +48,16 @@ pub struct PinholeSettings {
 pub struct Round {
     /// The pinholes that the router has opened.
     pub pinholes: Vec<Lease>,
-    /// Why the router rejects a wanted one; `None` if all are there, or the router does not speak PCP.
-    pub failure: Option<String>,
+    /// Why a wanted one is missing; `None` if all are there, or the router answers by no protocol.
+    pub missing: Option<MissingLease>,
+}
+
+/// What a round leaves for the next one.
+#[derive(Debug, Default)]
+struct State {
+    open: Vec<Open>,
+    /// The firewall of the router that was the last default gateway.
+    firewall: Option<Firewall>,
 }
 
 /// A pinhole that the router has opened.
@@ -66,7 +80,7 @@ pub struct PinholeKeeper {
     settings: PinholeSettings,
     ledger: FileLedger<Pinhole>,
     /// A round holds the lock until it ends.
-    open: Mutex<Vec<Open>>,
+    state: Mutex<State>,
     is_released: Cell<bool>,
     release_started: Notify,
 }
@@ -77,7 +91,7 @@ impl PinholeKeeper {
         Self {
             settings,
             ledger,
-            open: Mutex::default(),
+            state: Mutex::default(),
             is_released: Cell::new(false),
             release_started: Notify::new(),
         }
@@ -85,21 +99,23 @@ impl PinholeKeeper {
 
     /// Runs a round: requests missing pinholes, renews others, and ends what earlier runs left. After [`Self::release`], nothing is done.
     pub async fn update(&self, now: Uptime) -> Round {
-        let mut open = self.open.lock().await;
+        let mut state = self.state.lock().await;
         if self.is_released.get() {
             return Round::default();
         }
-        let failure = tokio::select! {
+        let missing = tokio::select! {
             biased;
             () = self.release_started.notified() => return Round::default(),
-            result = self.run_round(&mut open, now) => match result {
-                Ok(failure) => failure.map(|error| Chain(&error).to_string()),
-                Err(error) => Some(Chain(&error).to_string()),
-            },
+            result = self.run_round(&mut state, now) => result.unwrap_or_else(|error| {
+                Some(MissingLease {
+                    reason: MissingReason::Ledger,
+                    text: Chain(&error).to_string(),
+                })
+            }),
         };
         Round {
-            pinholes: open.iter().map(lease).collect(),
-            failure,
+            pinholes: state.open.iter().map(lease).collect(),
+            missing,
         }
     }
 
@@ -110,14 +126,14 @@ impl PinholeKeeper {
     pub async fn release(&self) -> Result<(), LedgerError> {
         self.is_released.set(true);
         self.release_started.notify_waiters();
-        let mut open = self.open.lock().await;
-        open.clear();
+        let mut state = self.state.lock().await;
+        state.open.clear();
         let recorded = self.ledger.entries().await?;
         if recorded.is_empty() {
             return Ok(());
         }
-        let left = match self.router().await {
-            Some(router) => end(&router, recorded).await,
+        let left = match self.update_firewall(&mut state.firewall).await {
+            Some(firewall) => end(firewall, recorded).await,
             None => recorded,
         };
         self.ledger.replace(left).await
@@ -126,73 +142,93 @@ impl PinholeKeeper {
     /// Returns why a wanted pinhole is missing.
     async fn run_round(
         &self,
-        open: &mut Vec<Open>,
+        state: &mut State,
         now: Uptime,
-    ) -> Result<Option<PinholeError>, LedgerError> {
-        let recorded = self.ledger.entries().await?;
-        let Some(router) = self.router().await else {
+    ) -> Result<Option<MissingLease>, LedgerError> {
+        let State { open, firewall } = state;
+        let Some(firewall) = self.update_firewall(firewall).await else {
             open.clear();
             return Ok(None);
         };
         let wanted = self.wanted().await;
-        let is_wanted = |pinhole: &Pinhole| wanted.contains(&(pinhole.internal, pinhole.transport));
+        let is_wanted = |pinhole: &Pinhole| wanted.contains(&pinhole.port());
         open.retain(|open| is_wanted(&open.pinhole) && open.until > now);
-        let mut failure = None;
-        for (internal, transport) in &wanted {
-            let is_it = |pinhole: &Pinhole| pinhole.is_for(*internal, *transport);
-            let index = open.iter().position(|open| is_it(&open.pinhole));
+        let mut missing = None;
+        for port in &wanted {
+            let index = open.iter().position(|open| open.pinhole.port() == *port);
             let current = index.map(|index| open.swap_remove(index));
             if let Some(current) = current.filter(|current| !current.is_due(now)) {
                 open.push(current);
                 continue;
             }
-            let pinhole = recorded.iter().copied().find(is_it).unwrap_or(Pinhole {
-                internal: *internal,
-                transport: *transport,
-                nonce: new_nonce(&self.settings.random),
-            });
+            let error = match self.open_port(firewall, *port, current, now).await? {
+                Ok(opened) => {
+                    open.push(opened);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // A renewal that fails does not close the firewall.
+            open.extend(current);
+            tracing::debug!(?port, error = %Chain(&error), "the router opens no port for IPv6");
+            missing = describe(&error, *port).or(missing);
+        }
+        let recorded = self.ledger.entries().await?;
+        let (kept, unwanted): (Vec<_>, Vec<_>) = recorded.into_iter().partition(is_wanted);
+        if !unwanted.is_empty() {
+            let left = end(firewall, unwanted).await;
+            self.ledger.replace([kept, left].concat()).await?;
+        }
+        Ok(missing)
+    }
+
+    /// Opens the firewall for a port by the protocol that did so before, or else by another one.
+    async fn open_port(
+        &self,
+        firewall: &mut Firewall,
+        port: (SocketAddrV6, Transport),
+        current: Option<Open>,
+        now: Uptime,
+    ) -> Result<Result<Open, PinholeError>, LedgerError> {
+        let mut recorded = self.ledger.entries().await?;
+        recorded.retain(|pinhole| pinhole.port() == port);
+        let current = current.map(|current| current.pinhole);
+        let first = current.or(recorded.first().copied());
+        let mut failure = None;
+        for protocol in firewall.protocols(first.map(|first| first.protocol())) {
+            let mut known = recorded.iter().copied();
+            let known = known.find(|known| known.protocol() == protocol);
+            let pinhole =
+                known.unwrap_or_else(|| Pinhole::new(port, protocol, &self.settings.random));
             self.record(pinhole).await?;
-            match request(&router, &pinhole, LEASE).await {
-                Ok(lease) => open.push(Open {
-                    pinhole,
-                    at: now,
-                    until: now + lease,
-                }),
+            match firewall.open(pinhole, LEASE).await {
+                Ok((pinhole, lease)) => {
+                    self.record(pinhole).await?;
+                    return Ok(Ok(Open {
+                        pinhole,
+                        at: now,
+                        until: now + lease,
+                    }));
+                }
                 Err(error) => {
-                    // A renewal that fails does not close the firewall.
-                    match current {
-                        Some(current) => open.push(current),
-                        None => self.forget(&pinhole).await?,
+                    if current.is_none_or(|current| !current.is_same(&pinhole)) {
+                        self.forget(&pinhole).await?;
                     }
-                    if let PinholeError::Silent(error) = error {
-                        // Most routers do not speak PCP, and many hosts have none with a firewall.
-                        tracing::debug!(%error, "the router does not answer PCP at its IPv6 address");
-                        break;
-                    }
-                    failure = Some(error);
+                    failure = Some(more_telling(failure, error));
                 }
             }
         }
-        let (kept, unwanted): (Vec<_>, Vec<_>) = self
-            .ledger
-            .entries()
-            .await?
-            .into_iter()
-            .partition(is_wanted);
-        if !unwanted.is_empty() {
-            let left = end(&router, unwanted).await;
-            self.ledger.replace([kept, left].concat()).await?;
-        }
-        Ok(failure)
+        let silent = || PinholeError::silent(Protocol::Pcp, "it did not answer earlier requests");
+        Ok(Err(failure.unwrap_or_else(silent)))
     }
 
-    /// Writes a pinhole to the ledger, in place of the one for the same port.
+    /// Writes a pinhole to the ledger, in place of the one for the same port by the same protocol.
     async fn record(&self, pinhole: Pinhole) -> Result<(), LedgerError> {
         let mut recorded = self.ledger.entries().await?;
         if recorded.contains(&pinhole) {
             return Ok(());
         }
-        recorded.retain(|other| !other.is_for_same_port(&pinhole));
+        recorded.retain(|other| !other.is_same(&pinhole));
         recorded.push(pinhole);
         self.ledger.replace(recorded).await
     }
@@ -200,8 +236,22 @@ impl PinholeKeeper {
     /// Removes a pinhole from the ledger that the router has not opened.
     async fn forget(&self, pinhole: &Pinhole) -> Result<(), LedgerError> {
         let mut recorded = self.ledger.entries().await?;
-        recorded.retain(|other| !other.is_for_same_port(pinhole));
+        recorded.retain(|other| !other.is_same(pinhole));
         self.ledger.replace(recorded).await
+    }
+
+    /// Returns the firewall of the default route's router, of which all protocols are tried again.
+    async fn update_firewall<'a>(
+        &self,
+        firewall: &'a mut Option<Firewall>,
+    ) -> Option<&'a mut Firewall> {
+        let router = self.router().await;
+        let known = firewall.take();
+        let known = known.filter(|known| Some(known.router) == router);
+        *firewall = known.or(router.map(Firewall::new));
+        let firewall = firewall.as_mut()?;
+        firewall.start_round();
+        Some(firewall)
     }
 
     /// Returns the router of the IPv6 default route.
@@ -250,13 +300,13 @@ impl PinholeKeeper {
 }
 
 /// Ends these pinholes; returns those that could not be ended.
-async fn end(router: &Router, pinholes: Vec<Pinhole>) -> Vec<Pinhole> {
+async fn end(firewall: &mut Firewall, pinholes: Vec<Pinhole>) -> Vec<Pinhole> {
     let mut left = Vec::new();
     for pinhole in pinholes {
-        if let Err(error) = request(router, &pinhole, Duration::ZERO).await {
+        if let Err(error) = firewall.close(&pinhole).await {
             tracing::debug!(?pinhole, error = %Chain(&error), "pinhole not ended; it expires by itself");
-            // A router that rejects the request has no such pinhole, or does not speak PCP.
-            if !matches!(error, PinholeError::Rejected { .. }) {
+            // A router that rejects the request has no such pinhole, or does not know the protocol any more.
+            if matches!(error, PinholeError::Silent { .. }) {
                 left.push(pinhole);
             }
         }
@@ -264,16 +314,36 @@ async fn end(router: &Router, pinholes: Vec<Pinhole>) -> Vec<Pinhole> {
     left
 }
 
+/// Returns the error that says more of the router: it has answered.
+fn more_telling(earlier: Option<PinholeError>, later: PinholeError) -> PinholeError {
+    match (earlier, later) {
+        (Some(earlier), PinholeError::Silent { .. }) => earlier,
+        (_, later) => later,
+    }
+}
+
+/// Describes why a port is not open. A router that does not answer is no fault: many have no firewall, or one that nobody can ask to
+/// open it.
+fn describe(
+    error: &PinholeError,
+    (internal, transport): (SocketAddrV6, Transport),
+) -> Option<MissingLease> {
+    let reason = match error {
+        PinholeError::Silent { .. } => return None,
+        PinholeError::NotNeeded => MissingReason::NotNeeded,
+        PinholeError::Rejected { .. } | PinholeError::Translated | PinholeError::NotAllowed => {
+            MissingReason::Rejected
+        }
+    };
+    let text = format!("{transport} {internal}: {}", Chain(error));
+    Some(MissingLease { reason, text })
+}
+
 fn lease(open: &Open) -> Lease {
-    let Pinhole {
-        internal,
-        transport,
-        ..
-    } = open.pinhole;
     Lease {
-        transport,
-        internal_port: internal.port(),
-        external: SocketAddr::V6(internal),
+        transport: open.pinhole.transport,
+        internal_port: open.pinhole.internal.port(),
+        external: SocketAddr::V6(open.pinhole.internal),
         until: open.until,
     }
 }

@@ -4,10 +4,10 @@
 //! that the gateway describes its actions; so the first is requested here, and the arguments of the actions are those of the
 //! standard (WANIPConnection:2, section 2.4).
 
-mod code;
-mod http;
+pub(in crate::sources) mod code;
+pub(in crate::sources) mod http;
 mod lookups;
-mod search;
+pub(in crate::sources) mod search;
 
 use super::{
     gateway::{DefaultRoute, Effort, ExternalAddress, Gateway, GatewayError, Grant, Lookup},
@@ -110,7 +110,7 @@ impl Service {
     /// # Errors
     /// The gateway does not answer, or describes no such service.
     pub async fn find(route: DefaultRoute) -> Result<Vec<Self>, GatewayError> {
-        let found = search::search(route).await?;
+        let found = search::search_gateway(route).await?;
         Ok(found
             .into_iter()
             .map(|found| Self::new(route, found))
@@ -155,7 +155,7 @@ impl Service {
         arguments: &[(&str, &str)],
     ) -> std::io::Result<ActionResponse> {
         let (url, service_type) = (&self.found.control_url, &self.found.service_type);
-        http::request(url, service_type, action, arguments).await
+        http::request(url, None, service_type, action, arguments).await
     }
 
     /// Maps a port by the action of version 2, which chooses another port if the requested one is taken.

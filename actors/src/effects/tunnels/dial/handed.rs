@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::effects::tunnels::handed::{
-    DescribeProcess, Handed, describe_tunnel, has_other_args, to_reading,
+    DescribeProcess, Handed, describe_tunnel, has_other_args, take_over_tunnel,
 };
 use crate::store::{DialHistory, TunnelTable};
 use os::process::AdoptError;
@@ -41,7 +41,7 @@ impl Dial {
         let attempt = Attempt {
             endpoint,
             uses_other_key: handed.uses_other_key,
-            local_port: None,
+            local_port: handed.local_port,
         };
         let (program, limits, seed) = Self::program(common, slot, peer, attempt);
         let child = (child, from_millis(process.up_since_ms));
@@ -64,7 +64,7 @@ impl Dial {
             ..DialHistory::default()
         };
         common.table.borrow_mut().dials.insert(peer, history);
-        common.take_over_tunnel(to_reading(tunnel));
+        take_over_tunnel(common, tunnel);
         Ok((dial, has_other_args))
     }
 
@@ -77,6 +77,7 @@ impl Dial {
         Some(HandedDial {
             tunnel: describe_tunnel(table, self.slot)?,
             uses_other_key: self.attempts.current().uses_other_key,
+            local_port: self.attempts.current().local_port,
             started_at_ms: to_millis(self.started_at),
             process: describe(&self.process)?,
         })

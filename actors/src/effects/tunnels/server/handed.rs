@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::effects::tunnels::handed::{
-    DescribeProcess, Handed, describe_tunnel, has_other_args, to_reading,
+    DescribeProcess, Handed, describe_tunnel, has_other_args, take_over_tunnel,
 };
 use crate::store::TunnelTable;
 use os::process::AdoptError;
@@ -52,7 +52,7 @@ impl Server {
                 serials: client.serials,
             };
             server.accepted.insert(client.tunnel.slot, accepted);
-            common.take_over_tunnel(to_reading(&client.tunnel));
+            take_over_tunnel(common, &client.tunnel);
         }
         Ok((server, has_other_args))
     }

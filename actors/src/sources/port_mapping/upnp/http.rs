@@ -14,14 +14,32 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use igd_next::{RequestError, aio::Provider};
 use reqwest::Url;
-use std::{error::Error, io, io::Read, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
+use std::{
+    error::Error,
+    io,
+    io::Read,
+    net::{Ipv6Addr, SocketAddrV6},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use wire::upnp::{ActionResponse, parse_response};
 
 /// Maximum duration of one exchange; descriptions that take two seconds have been reported.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes of an answer, before and after decompression.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// From where a request by IPv6 is sent. A gateway compares the address with the one that the request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sources) struct Source {
+    /// The address of this host.
+    pub(in crate::sources) address: Ipv6Addr,
+    /// The index of the link that leads to the gateway, whose address is mostly a link-local one.
+    pub(in crate::sources) link: u32,
+}
 
 /// The request of an action: the value of the header SOAPAction, and the document.
 pub(super) struct Soap<'a> {
@@ -31,24 +49,42 @@ pub(super) struct Soap<'a> {
     pub(super) body: &'a str,
 }
 
-/// Fetches a document, or requests an action.
-pub(super) async fn exchange(url: &Url, soap: Option<Soap<'_>>) -> io::Result<String> {
-    match timeout(EXCHANGE_TIMEOUT, exchange_untimed(url, soap)).await {
+/// Fetches a document, or requests an action. The kernel chooses the address to send from, unless `source` says one.
+pub(super) async fn exchange(
+    url: &Url,
+    source: Option<Source>,
+    soap: Option<Soap<'_>>,
+) -> io::Result<String> {
+    match timeout(EXCHANGE_TIMEOUT, exchange_untimed(url, source, soap)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
+/// Connects to a host by its address or name, or, with a source, by its IPv6 address.
+async fn connect(host: &str, port: u16, source: Option<Source>) -> io::Result<TcpStream> {
+    let Some(source) = source else {
+        return TcpStream::connect((host, port)).await;
+    };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    let address = address.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let socket = TcpSocket::new_v6()?;
+    socket.bind((source.address, 0).into())?;
+    let gateway = SocketAddrV6::new(address, port, 0, source.link);
+    socket.connect(gateway.into()).await
+}
+
 async fn exchange_untimed(
     url: &Url,
+    source: Option<Source>,
     soap: Option<Soap<'_>>,
 ) -> Result<String, Box<dyn Error + Send + Sync>> {
     let host = url.host_str().ok_or("the address has no host")?;
     let port = url
         .port_or_known_default()
         .ok_or("the address has no port")?;
-    let stream = TcpStream::connect((host, port)).await?;
+    let stream = connect(host, port, source).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the exchange: when the sender and the answer are dropped.
     tokio::spawn(connection);
@@ -114,14 +150,15 @@ impl Provider for CarefulProvider {
     async fn send_async(url: &str, action: &str, body: &str) -> Result<String, RequestError> {
         let url =
             Url::parse(url).map_err(|error| RequestError::InvalidResponse(error.to_string()))?;
-        let answer = exchange(&url, Some(Soap { action, body })).await?;
+        let answer = exchange(&url, None, Some(Soap { action, body })).await?;
         Ok(parse_response(&answer).map_or(answer, |response| response.to_envelope()))
     }
 }
 
 /// Requests an action that igd-next does not offer. The names and values of the arguments must need no escapes.
-pub(super) async fn request(
+pub(in crate::sources) async fn request(
     url: &Url,
+    source: Option<Source>,
     service_type: &str,
     action: &str,
     arguments: &[(&str, &str)],
@@ -140,6 +177,6 @@ pub(super) async fn request(
         action: &action,
         body: &body,
     };
-    let answer = exchange(url, Some(soap)).await?;
+    let answer = exchange(url, source, Some(soap)).await?;
     parse_response(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
