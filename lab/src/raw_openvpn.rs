@@ -1,28 +1,33 @@
 //! Tunnels of plain OpenVPN between the nodes' namespaces, beside warren's, to compare with.
 //!
-//! Each is one client and one server on TAPs, with the nodes' own certificates, the ciphers and MTU that warren uses, and otherwise
-//! OpenVPN's defaults.
+//! One server carries them all on one TAP, as warren's does, with the nodes' own certificates, the ciphers and MTU that warren uses, and
+//! otherwise OpenVPN's defaults. A ping each half second passes each tunnel, as Babel's hellos pass warren's: OpenVPN 2.6 runs its
+//! TLS code for each packet as long as a tunnel is never silent for two seconds.
 
 use crate::{Lab, bulk_transfer::End, ip, process::Process, wait::wait_until};
 use anyhow::{Context, Result};
 use std::{net::Ipv6Addr, path::Path, time::Duration};
 
-/// Port of the first tunnel's server; warren's servers have other ports.
-const FIRST_PORT: u16 = 11940;
+/// Port of the server; warren's servers have other ports.
+const PORT: &str = "11940";
+/// The TAP of the server, and of each client.
+const TAP: &str = "plain";
 /// Longest wait until a tunnel is up.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One tunnel; both processes are killed when it is dropped.
+/// One tunnel; its processes are killed when it is dropped.
 #[derive(Debug)]
 struct RawTunnel {
-    /// The client, and then the server.
-    processes: [Process; 2],
+    client: Process,
+    /// The ping that keeps the tunnel from being silent.
+    _ping: Process,
 }
 
 /// A path from node 0 to the last node: each node but the second dials the second one.
 #[derive(Debug)]
 pub struct RawPath<'lab> {
     lab: &'lab Lab,
+    server: Process,
     tunnels: Vec<RawTunnel>,
 }
 
@@ -32,19 +37,37 @@ impl<'lab> RawPath<'lab> {
     /// # Errors
     /// Fails if OpenVPN cannot be started, or no ping passes within 15 s.
     pub fn start(lab: &'lab Lab, is_tcp: bool) -> Result<Self> {
-        let mut tunnels = Vec::new();
-        for client in (0..lab.nodes().len()).filter(|index| *index != SERVER) {
-            tunnels.push(RawTunnel::start(lab, is_tcp, client)?);
-            for other in (0..lab.nodes().len()).filter(|other| ![SERVER, client].contains(other)) {
-                let line = format!(
-                    "route replace {}/128 via {}\n",
-                    address(other, other),
-                    address(client, SERVER)
-                );
-                ip::batch(Some(lab.node(client)?.namespace()), &line)?;
+        let nodes = lab.nodes().len();
+        let clients = || (0..nodes).filter(|index| *index != SERVER);
+        for index in 0..nodes {
+            let namespace = lab.node(index)?.namespace();
+            // The link stays from one path to the next.
+            ip::batch_ignoring_errors(Some(namespace), &format!("tuntap add dev {TAP} mode tap\n"));
+            let mut lines = format!("link set {TAP} mtu 1400 up\n");
+            for client in clients().filter(|client| [*client, SERVER].contains(&index)) {
+                let address = address(client, index);
+                lines += &format!("addr replace {address}/64 dev {TAP} nodad\n");
             }
+            for other in clients().filter(|other| ![SERVER, *other].contains(&index)) {
+                let (target, gateway) = (address(other, other), address(index, SERVER));
+                lines += &format!("route replace {target}/128 via {gateway}\n");
+            }
+            ip::batch(Some(namespace), &lines)?;
         }
-        Ok(Self { lab, tunnels })
+        let protocol = if is_tcp { "tcp6-server" } else { "udp6" };
+        let mut server = vec!["--mode", "server", "--tls-server", "--dh", "none"];
+        server.extend(["--proto", protocol, "--port", PORT]);
+        if is_tcp {
+            // It is pushed to the client.
+            server.push("--tcp-nodelay");
+        }
+        let server = run(lab, SERVER, &server)?;
+        let tunnels = clients().map(|client| RawTunnel::start(lab, is_tcp, client));
+        Ok(Self {
+            lab,
+            server,
+            tunnels: tunnels.collect::<Result<_>>()?,
+        })
     }
 
     /// The namespace and the address of the first node and of the last one.
@@ -56,17 +79,17 @@ impl<'lab> RawPath<'lab> {
         let end = |index: usize, client: usize| {
             Ok::<_, anyhow::Error>((self.lab.node(index)?.namespace(), address(client, index)))
         };
-        // The server's address is that in its only tunnel.
+        // The server's address is that in the first tunnel.
         Ok([
             end(0, 0)?,
             end(last, if last == SERVER { 0 } else { last })?,
         ])
     }
 
-    /// The ids of all processes.
+    /// The ids of all OpenVPN processes.
     pub fn pids(&self) -> Vec<u32> {
-        let processes = self.tunnels.iter().flat_map(|tunnel| &tunnel.processes);
-        processes.map(Process::pid).collect()
+        let clients = self.tunnels.iter().map(|tunnel| tunnel.client.pid());
+        clients.chain([self.server.pid()]).collect()
     }
 }
 
@@ -80,37 +103,25 @@ fn address(client: usize, node: usize) -> Ipv6Addr {
 }
 
 impl RawTunnel {
-    fn start(lab: &Lab, is_tcp: bool, client_index: usize) -> Result<Self> {
-        let tap = format!("plain{client_index}");
-        let port = (FIRST_PORT + u16::try_from(client_index)?).to_string();
-        for index in [client_index, SERVER] {
-            let namespace = lab.node(index)?.namespace();
-            // The link stays from one tunnel to the next.
-            ip::batch_ignoring_errors(Some(namespace), &format!("tuntap add dev {tap} mode tap\n"));
-            let address = address(client_index, index);
-            let lines =
-                format!("link set {tap} mtu 1400 up\naddr replace {address}/64 dev {tap} nodad\n");
-            ip::batch(Some(namespace), &lines)?;
-        }
-        let server_protocol = if is_tcp { "tcp6-server" } else { "udp6" };
-        let mut server = vec!["--mode", "server", "--tls-server", "--dh", "none"];
-        server.extend(["--proto", server_protocol, "--port", &port, "--dev", &tap]);
-        if is_tcp {
-            // It is pushed to the client.
-            server.push("--tcp-nodelay");
-        }
-        let client_protocol = if is_tcp { "tcp4-client" } else { "udp4" };
-        let target = "45.67.1.2";
-        let mut client = vec!["--client", "--nobind", "--dev", &tap];
-        client.extend(["--remote", target, &port, client_protocol]);
-        let server = run(lab, SERVER, &server)?;
-        let processes = [run(lab, client_index, &client)?, server];
-        let node = lab.node(client_index)?;
-        let target = address(client_index, SERVER).to_string();
+    fn start(lab: &Lab, is_tcp: bool, index: usize) -> Result<Self> {
+        let protocol = if is_tcp { "tcp4-client" } else { "udp4" };
+        let remote = ["--remote", "45.67.1.2", PORT, protocol];
+        let client = run(
+            lab,
+            index,
+            &[&["--client", "--nobind"], &remote[..]].concat(),
+        )?;
+        let node = lab.node(index)?;
+        let target = address(index, SERVER).to_string();
         let ping = ["-6", "-c1", "-W1", &target];
         wait_until(START_TIMEOUT, || node.command("ping", &ping).ok())
             .context("no ping passes the tunnel of plain OpenVPN")?;
-        Ok(Self { processes })
+        let ping = ["-6", "-q", "-i0.5", &target];
+        let log = node.root().join("plain-ping.log");
+        Ok(Self {
+            client,
+            _ping: Process::start(node.namespace(), Path::new("ping"), ping, &log)?,
+        })
     }
 }
 
@@ -124,7 +135,7 @@ fn run(lab: &Lab, index: usize, arguments: &[&str]) -> Result<Process> {
     for (option, path) in options.into_iter().zip(&files) {
         all.extend([option, path.as_str()]);
     }
-    all.extend(["--dev-type", "tap", "--tun-mtu", "1400"]);
+    all.extend(["--dev", TAP, "--dev-type", "tap", "--tun-mtu", "1400"]);
     all.extend(["--tls-version-min", "1.3"]);
     all.extend(["--data-ciphers", "AES-256-GCM:CHACHA20-POLY1305"]);
     all.extend(arguments);

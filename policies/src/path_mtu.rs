@@ -27,7 +27,8 @@ const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A TCP tunnel whose full-size probe is not answered is not judged dead for this long: TCP delivers nothing that it sent later before that.
 const TCP_STALL_TIME: Duration = Duration::from_secs(4);
 /// The same if the probe was sent because the peer did not answer, so that a dead peer of a tunnel with large packets is not kept for
-/// longer. TCP repeats at once what a reduced MTU has cut.
+/// longer. TCP notices a reduced MTU when it next repeats a segment: 0.2, 0.6, 1.4 and 3 s after the first loss (RFC 6298, with
+/// Linux' shortest timeout), so that the MTU has to be reduced well before 1.4 s.
 const TCP_RECOVERY_TIME: Duration = Duration::from_millis(1_500);
 /// Interval between two probes while full-size packets pass, and there are hardly any.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
@@ -126,12 +127,12 @@ impl PathMtu {
     /// Returns the next action that is due; to be called until it returns `None`. `rtt` is the round trip of the tunnel's
     /// small probes. While it is unknown, a UDP tunnel is not probed; a TCP tunnel is, since payload may have stalled it
     /// before the first small probe was answered. A tunnel that carries large packets is probed more often; `large_bytes` is what
-    /// they have had since it came up, in both directions. `is_suspect` says that the peer does not answer small probes.
+    /// they have had since it came up, in both directions. `lacks_answers` says that the peer answers no small probes.
     pub fn next_action(
         &mut self,
         rtt: Option<Duration>,
         large_bytes: u64,
-        is_suspect: bool,
+        lacks_answers: bool,
         now: Uptime,
     ) -> Option<PathAction> {
         let rtt = match self.transport {
@@ -152,12 +153,16 @@ impl PathMtu {
             self.reduced_at = Some(now);
             return Some(PathAction::ReduceMtu);
         }
-        let has_stalled = is_suspect && self.can_stall(large_bytes);
+        let has_stalled = lacks_answers && self.can_stall(large_bytes);
         let is_due = has_stalled || self.is_probe_due(large_bytes, now);
         if self.outstanding.is_some() || !is_due {
             return None;
         }
         self.large_bytes = large_bytes;
+        if has_stalled {
+            // The small probes that the peer did not answer stand for the first miss.
+            self.misses = self.misses_of_a_narrow_path();
+        }
         let sequence = self.next_sequence;
         self.next_sequence = sequence.wrapping_add(1);
         self.outstanding = Some(Outstanding {

@@ -326,6 +326,14 @@ impl Probing {
         }
     }
 
+    /// Returns whether the peer has answered neither of the last two probes in time. In contrast to [`Self::liveness`], frames of
+    /// the peer's own prove nothing: they also arrive while everything that this node sends is stalled.
+    pub fn lacks_answers(&self, now: Uptime) -> bool {
+        // An answer ends the wait for all earlier probes.
+        let is_missed = |(_, sent): &&(Seq, Uptime)| now.since(*sent) >= self.timeout();
+        self.outstanding.iter().filter(is_missed).count() >= SUSPECT_MISSES
+    }
+
     /// Returns whether payload was sent within the last [`BUSY_TIME`].
     pub fn is_busy(&self, now: Uptime) -> bool {
         self.busy_until > now

@@ -213,7 +213,6 @@ impl Prober {
                 self.sockets.as_ref(),
                 *slot,
                 tunnel,
-                found >= Liveness::Suspect,
                 self.settings.openvpn_uid,
                 now,
             );

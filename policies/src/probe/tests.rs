@@ -238,6 +238,7 @@ fn a_peer_that_never_answered_is_not_judged_while_it_sends_hellos() {
         ..Link::new((100, 0))
     };
     assert_eq!(link.until(Liveness::Suspect, 60_000), None);
+    assert!(link.probing.lacks_answers(link.now()));
     link.probing.on_suspicion(link.now());
     assert_eq!(link.until(Liveness::Suspect, 5_000), None);
 }
@@ -260,6 +261,7 @@ fn a_peer_that_never_answered_is_dead_once_its_hellos_stay_away() {
 fn a_peer_whose_echo_fails_but_whose_frames_come_is_not_dead() {
     let mut link = Link::new((100, 100));
     link.run(20_000);
+    assert!(!link.probing.lacks_answers(link.now()));
     link.rtt_millis = 1_000_000;
     assert_eq!(link.until(Liveness::Dead, 30_000), None);
 }

@@ -42,13 +42,11 @@ pub(super) fn ask_neighbours(sockets: Option<&Sockets>, tunnels: &mut BTreeMap<S
     }
 }
 
-/// Sends a full-size probe through the tunnel if one is due, and reduces the MTU of a path that drops large packets. `is_suspect`
-/// says that the peer does not answer small probes.
+/// Sends a full-size probe through the tunnel if one is due, and reduces the MTU of a path that drops large packets.
 pub(super) fn check_path(
     sockets: Option<&Sockets>,
     slot: Slot,
     tunnel: &mut Tunnel,
-    is_suspect: bool,
     openvpn_uid: u32,
     now: Uptime,
 ) {
@@ -60,9 +58,10 @@ pub(super) fn check_path(
     };
     let rtt = tunnel.probing.rtt();
     let large_bytes = tunnel.probing.large_bytes();
+    let lacks_answers = tunnel.probing.lacks_answers(now);
     while let Some(action) = tunnel
         .path_mtu
-        .next_action(rtt, large_bytes, is_suspect, now)
+        .next_action(rtt, large_bytes, lacks_answers, now)
     {
         match action {
             PathAction::Probe(sequence) => {
