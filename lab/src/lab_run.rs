@@ -167,6 +167,7 @@ fn remove(name: &str, keep_files: bool) {
         .collect();
     for namespace in &namespaces {
         kill_all(namespace);
+        netns::remove_etc(namespace);
     }
     let lines: String = namespaces
         .iter()

@@ -37,6 +37,7 @@
 //! | draw the Grafana boards of a lab | [`boards`] |
 //! | open the map of a network in a browser | [`map_page`] |
 //! | see a command of a node in a real terminal | [`terminal`] |
+//! | let DNS fail for a node | [`dns_server`] |
 //! | split the internet in two | `network/split.rs` |
 //!
 //! Each run has a folder `/tmp/warren-lab-NAME` and namespaces `wl-NAME-…` ([`lab_run`]). They disappear with the [`Lab`],
@@ -50,6 +51,7 @@ pub mod closing_monitor;
 mod convergence;
 pub mod delays;
 pub mod demo;
+pub mod dns_server;
 pub mod faults;
 pub mod frame_counter;
 pub mod host_snapshot;

@@ -12,6 +12,9 @@ use std::{
 /// The folder in which `ip netns` keeps one file for each named namespace (ip-netns(8)).
 const NAMESPACE_FOLDER: &str = "/run/netns";
 
+/// The folder with one folder for each namespace, whose files `ip netns exec` mounts over those of `/etc` (ip-netns(8)).
+const ETC_FOLDER: &str = "/etc/netns";
+
 /// The file by which `ip netns` refers to the namespace of that name.
 pub fn path(namespace: &str) -> PathBuf {
     Path::new(NAMESPACE_FOLDER).join(namespace)
@@ -53,6 +56,26 @@ pub fn write_sysctl(namespace: &str, name: &str, value: &str) -> Result<()> {
         fs::write(Path::new("/proc/sys").join(name), value)
             .with_context(|| format!("cannot set sysctl {name} to {value} in {namespace}"))
     })
+}
+
+/// Lets the processes of the namespace that start later see this text as the file of that name in `/etc`.
+///
+/// # Errors
+/// Fails if the file cannot be written.
+pub fn write_etc(namespace: &str, name: &str, text: &str) -> Result<()> {
+    let folder = Path::new(ETC_FOLDER).join(namespace);
+    let write = || {
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), text)
+    };
+    write().with_context(|| format!("cannot write {name} to {}", folder.display()))
+}
+
+/// Removes what [`write_etc`] has written for the namespace.
+pub(crate) fn remove_etc(namespace: &str) {
+    drop(fs::remove_dir_all(Path::new(ETC_FOLDER).join(namespace)));
+    // The folder of all namespaces stays as long as others have files in it.
+    drop(fs::remove_dir(ETC_FOLDER));
 }
 
 /// Names of all namespaces that `ip netns` knows.

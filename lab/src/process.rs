@@ -28,6 +28,12 @@ use std::{
 /// Longest wait for the kernel to end a process after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The arguments by which env(1) gives a program another wall clock; the monotonic clock is as before.
+const FALSE_CLOCK: [&str; 2] = [
+    "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1",
+    "FAKETIME_DONT_FAKE_MONOTONIC=1",
+];
+
 /// A command to spawn, and the channel that takes the result.
 type SpawnRequest = (Command, Sender<io::Result<Child>>);
 
@@ -216,11 +222,21 @@ pub(crate) fn false_clock(offset: &str) -> Vec<String> {
     if offset.is_empty() {
         return Vec::new();
     }
-    vec![
-        "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned(),
-        format!("FAKETIME={offset}"),
-        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
-    ]
+    let mut words = FALSE_CLOCK.map(str::to_owned).to_vec();
+    words.push(format!("FAKETIME={offset}"));
+    words
+}
+
+/// The arguments by which env(1) gives a program a wall clock that stands at the time in a file, in seconds since 1970 (Debian
+/// package `libfaketime`). Whoever replaces the file moves the clock.
+pub(crate) fn settable_clock(file: &Path) -> Vec<String> {
+    let mut words = FALSE_CLOCK.map(str::to_owned).to_vec();
+    words.extend([
+        format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),
+        "FAKETIME_NO_CACHE=1".to_owned(),
+        "FAKETIME_FMT=%s".to_owned(),
+    ]);
+    words
 }
 
 /// The `warren` that the lab runs: what `WARREN_PROGRAM` names, else the one beside our own program, else the one

@@ -6,7 +6,8 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     client::Resumption,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    time_provider::{DefaultTimeProvider, TimeProvider},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -30,6 +31,20 @@ const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Status and body of a response.
 pub type Response = (u16, String);
 
+/// A clock that stands at this time in seconds since 1970; without one, the machine's clock.
+#[derive(Debug)]
+struct ClientClock(Option<u64>);
+
+impl TimeProvider for ClientClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let standing = self.0.map(Duration::from_secs);
+        standing.map_or_else(
+            || DefaultTimeProvider.current_time(),
+            |time| Some(UnixTime::since_unix_epoch(time)),
+        )
+    }
+}
+
 /// Opens connections to the registry. The calling thread must be inside the registry's namespace.
 #[derive(Clone, Debug)]
 pub struct RegistryConnector {
@@ -37,12 +52,19 @@ pub struct RegistryConnector {
 }
 
 impl RegistryConnector {
-    /// Reads the CA that is trusted and, with `identity`, a certificate in PEM and its key.
-    pub(crate) fn new(ca: &Path, identity: Option<(&str, &KeyPair)>) -> Result<Self> {
+    /// Reads the CA that is trusted and, with `identity`, a certificate in PEM and its key. The client judges certificates by the time
+    /// `time_s`, in seconds since 1970, or by the machine's clock.
+    pub(crate) fn new(
+        ca: &Path,
+        identity: Option<(&str, &KeyPair)>,
+        time_s: Option<u64>,
+    ) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(ca).context("cannot read the registry's CA")?;
         roots.add(ca)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        let clock = Arc::new(ClientClock(time_s));
+        let config = ClientConfig::builder_with_details(provider, clock)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let mut config = match identity {
@@ -111,8 +133,22 @@ impl RegistryConnection {
     /// # Errors
     /// Fails if the connection breaks, or if the response is not HTTP.
     pub fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Response> {
+        self.request_with("", method, path, body)
+    }
+
+    /// Sends a request with further headers, each with the end of its line, and reads the response.
+    ///
+    /// # Errors
+    /// Fails as [`RegistryConnection::request`] does.
+    pub fn request_with(
+        &mut self,
+        headers: &str,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Response> {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: registry\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: registry\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         self.stream.write_all(&[head.as_bytes(), body].concat())?;

@@ -7,13 +7,14 @@ use crate::{
     lab_run::{LabRun, should_keep_all_files},
     netns,
     network::{ADMIN_SOCKET, wait_for_listener},
-    process::{self, Process, warren_program},
+    process::{self, Process, settable_clock, warren_program},
     registry_connection::{PORT, REGISTRY_ADDRESS, RegistryConnector},
 };
 use anyhow::{Context, Result, anyhow};
 use rcgen::KeyPair;
 use serde::Deserialize;
 use std::{
+    fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,6 +36,8 @@ pub struct StandaloneRegistry {
     root: PathBuf,
     program: PathBuf,
     run_options: Vec<String>,
+    /// The file with the registry's time in seconds since 1970, if it is not that of the machine.
+    clock: Option<PathBuf>,
     process: Mutex<Option<Process>>,
 }
 
@@ -59,6 +62,23 @@ impl StandaloneRegistry {
     /// # Errors
     /// Fails if the caller is not root, or if a command fails.
     pub fn start(init_options: &[&str], run_options: &[&str]) -> Result<Self> {
+        Self::start_at(None, init_options, run_options)
+    }
+
+    /// Does the same as [`StandaloneRegistry::start`], for a registry whose clock stands at `time_s` seconds since 1970 until
+    /// [`StandaloneRegistry::set_clock`] moves it.
+    ///
+    /// # Errors
+    /// Fails as [`StandaloneRegistry::start`] does.
+    pub fn start_with_clock(
+        time_s: u64,
+        init_options: &[&str],
+        run_options: &[&str],
+    ) -> Result<Self> {
+        Self::start_at(Some(time_s), init_options, run_options)
+    }
+
+    fn start_at(time_s: Option<u64>, init_options: &[&str], run_options: &[&str]) -> Result<Self> {
         let run = LabRun::begin(should_keep_all_files())?;
         let namespace = run.namespace("registry");
         ip::batch(None, &format!("netns add {namespace}\n"))?;
@@ -68,6 +88,7 @@ impl StandaloneRegistry {
         )?;
         let root = run.make_folder("registry")?;
         let registry = Self {
+            clock: time_s.map(|_| run.folder().join("clock")),
             run,
             namespace,
             root,
@@ -75,10 +96,48 @@ impl StandaloneRegistry {
             run_options: run_options.iter().map(ToString::to_string).collect(),
             process: Mutex::default(),
         };
+        if let Some(time_s) = time_s {
+            registry.set_clock(time_s)?;
+        }
         let address = format!("[{REGISTRY_ADDRESS}]:{PORT}");
         registry.command("init", &[&["--address", &address], init_options].concat())?;
         registry.start_again()?;
         Ok(registry)
+    }
+
+    /// Moves the registry's clock to this time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Fails if the registry has the clock of the machine, or if the file of its clock cannot be written.
+    pub fn set_clock(&self, time_s: u64) -> Result<()> {
+        let path = self
+            .clock
+            .as_ref()
+            .context("the registry's clock is that of the machine")?;
+        let draft = path.with_extension("new");
+        fs::write(&draft, format!("{time_s}\n"))?;
+        // The registry reads the file at any time.
+        Ok(fs::rename(&draft, path)?)
+    }
+
+    /// The time of the registry's clock in seconds since 1970, if it is not that of the machine.
+    fn time_s(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.clock.as_ref()?).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// The words that start `warren registry VERB ARGUMENTS` with the registry's clock.
+    fn command_line(&self, verb: &str, arguments: &[&str]) -> Vec<String> {
+        let mut words = self
+            .clock
+            .as_deref()
+            .map(settable_clock)
+            .unwrap_or_default();
+        let program = self.program.to_string_lossy();
+        let root = self.root.to_string_lossy();
+        let fixed = [&program, "registry", verb, "--root", &root];
+        words.extend([&fixed, arguments].concat().into_iter().map(str::to_owned));
+        words
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -108,12 +167,10 @@ impl StandaloneRegistry {
     /// # Errors
     /// Fails if the registry exits or does not listen within 30 s.
     pub fn start_again(&self) -> Result<()> {
-        let root = self.root.to_string_lossy();
-        let fixed = ["registry", "run", "--root", &root];
-        let options = self.run_options.iter().map(String::as_str);
-        let arguments = fixed.into_iter().chain(options);
+        let options: Vec<_> = self.run_options.iter().map(String::as_str).collect();
+        let words = self.command_line("run", &options);
         let log = self.run.folder().join("registry.log");
-        let process = Process::start(&self.namespace, &self.program, arguments, &log)?;
+        let process = Process::start(&self.namespace, Path::new("env"), words, &log)?;
         let socket = self.root.join(ADMIN_SOCKET);
         wait_for_listener(&process, START_TIMEOUT, || {
             UnixStream::connect(&socket).is_ok()
@@ -127,12 +184,10 @@ impl StandaloneRegistry {
     /// # Errors
     /// Fails if the command fails.
     pub fn command(&self, verb: &str, arguments: &[&str]) -> Result<String> {
-        let root = self.root.to_string_lossy();
-        let fixed = ["registry", verb, "--root", &root];
         process::run(
             &self.namespace,
-            &self.program,
-            [fixed.as_slice(), arguments].concat(),
+            Path::new("env"),
+            self.command_line(verb, arguments),
             COMMAND_TIMEOUT,
         )
     }
@@ -203,13 +258,18 @@ impl StandaloneRegistry {
         Ok(listing.nodes)
     }
 
-    /// What clients connect with: the registry's CA and, with `identity`, a certificate in PEM and its key.
+    /// The socket on which the registry is administered.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join(ADMIN_SOCKET)
+    }
+
+    /// What clients connect with: the registry's CA and clock and, with `identity`, a certificate in PEM and its key.
     ///
     /// # Errors
     /// Fails if the CA or the certificate cannot be read.
     pub fn connector(&self, identity: Option<(&str, &KeyPair)>) -> Result<RegistryConnector> {
         let ca = self.root.join("etc/warren-registry/ca.crt");
-        RegistryConnector::new(&ca, identity)
+        RegistryConnector::new(&ca, identity, self.time_s())
     }
 
     /// Runs `count` clients at the same time, each in a thread inside the registry's namespace, and returns what `work`

@@ -1,9 +1,11 @@
 //! Calls the registry's API, with limits on time and size. The caller decides when and why.
 
+mod name_lookup;
 mod pinned_ca;
 
 use crate::credentials::NodeCredentials;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use name_lookup::NameLookup;
 use pinned_ca::{PinnedCaVerifier, is_pin_error};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustls::{ClientConfig, crypto::ring as provider};
@@ -134,17 +136,19 @@ impl RegistryApiClient {
         &self,
         credentials: &NodeCredentials,
     ) -> Result<(), RegistryApiError> {
-        let client = Self::http_client(credentials.registry_client_config().map_err(tls_error)?)?;
+        let config = credentials.registry_client_config().map_err(tls_error)?;
+        let client = Self::http_client(config, Arc::clone(&self.address))?;
         self.client.store(Arc::new(client));
         Ok(())
     }
 
     fn with_tls(url: &str, config: ClientConfig) -> Result<Self, RegistryApiError> {
-        let client = Arc::new(ArcSwap::from_pointee(Self::http_client(config)?));
+        let address = Arc::<ArcSwapOption<IpAddr>>::default();
+        let client = Self::http_client(config, Arc::clone(&address))?;
         Ok(Self {
-            client,
+            client: Arc::new(ArcSwap::from_pointee(client)),
             url: Arc::new(ArcSwap::from_pointee(url.trim_end_matches('/').to_owned())),
-            address: Arc::default(),
+            address,
             date: Arc::default(),
         })
     }
@@ -174,8 +178,12 @@ impl RegistryApiClient {
         self.url.load().as_ref().clone()
     }
 
-    fn http_client(config: ClientConfig) -> Result<Client, RegistryApiError> {
+    fn http_client(
+        config: ClientConfig,
+        last_address: Arc<ArcSwapOption<IpAddr>>,
+    ) -> Result<Client, RegistryApiError> {
         Client::builder()
+            .dns_resolver(NameLookup::new(last_address))
             .tls_backend_preconfigured(config)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

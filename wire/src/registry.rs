@@ -154,7 +154,8 @@ pub struct Announced {
     /// Version of the revocations at the registry.
     #[serde(default)]
     pub revocations_version: u64,
-    /// Whether the node should renew its certificate now, because it was renamed.
+    /// Whether the node should renew its certificate now, because it was renamed, or because the registry was restored from a copy without
+    /// that certificate.
     #[serde(default)]
     pub renew: bool,
     /// The address of another machine that announces itself in turn with the same certificate; `None` if there is none.

@@ -86,6 +86,8 @@ pub struct Documents {
     intake: DocumentIntake<SignedDocument>,
     /// The kinds whose current document could not be written to disk.
     unwritten: BTreeSet<DocumentKind>,
+    /// The kinds of which the registry has served an older document than the current one.
+    older_at_registry: BTreeSet<DocumentKind>,
     /// The kinds of document for which a request to the registry is in flight.
     fetching: BTreeSet<DocumentKind>,
     /// The delays between the long polls for each kind of document.
@@ -124,6 +126,7 @@ impl Documents {
             node_count,
             intake: DocumentIntake::default(),
             unwritten: BTreeSet::new(),
+            older_at_registry: BTreeSet::new(),
             fetching: BTreeSet::new(),
             poll_delays: BTreeMap::new(),
         }
@@ -160,6 +163,12 @@ impl Documents {
             Ok(UpdateOutcome::Older(kind)) => {
                 if let Some(peer) = from {
                     self.post_document(peer, kind, Attempts::until_answered(), ctx);
+                } else if self.older_at_registry.insert(kind) {
+                    tracing::warn!(
+                        document = ?kind,
+                        current = documents.version(kind),
+                        "the registry serves an older signed document, which is ignored: if its database is a copy, put it back by warren registry restore"
+                    );
                 }
             }
             Err(error) => {

@@ -6,6 +6,7 @@
 //! To add a fault: add it to a group, or write a module with a function that returns outcomes and add a variant to
 //! [`Group`].
 
+mod authority;
 mod daemons;
 mod fault_points;
 mod floods;
@@ -55,6 +56,8 @@ pub enum Group {
     Network,
     /// Attacks on a registry, and its death.
     Registry,
+    /// A registry that cannot be found or comes back older, and what callers and other nodes make of it.
+    Authority,
     /// Damaged state files of a node.
     StateFiles,
     /// Damaged files and rows of a registry.
@@ -81,7 +84,7 @@ impl Group {
     fn is_aside(&self) -> bool {
         matches!(
             self,
-            Self::StateFiles | Self::RegistryFiles | Self::Registry
+            Self::StateFiles | Self::RegistryFiles | Self::Registry | Self::Authority
         )
     }
 
@@ -97,6 +100,7 @@ impl Group {
             Self::Daemons => daemons::run(),
             Self::Network => network::run(),
             Self::Registry => registry::run(),
+            Self::Authority => authority::run(),
             Self::StateFiles => state_files::run(),
             Self::RegistryFiles => registry_files::run(),
             Self::FaultPoints => fault_points::run(),

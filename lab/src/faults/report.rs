@@ -24,7 +24,10 @@ that did not lie.
 The member that lies runs OpenVPN with its own certificate, is a client of node 0, and sends Babel packets of its own. Node 0 has two
 neighbours, by each of which it reaches the victim. The local user is `nobody` on node 0.
 
-Groups that measure no times of a network (files, registries) run beside the others.
+Groups that measure no times of a network (files, registries, what nodes believe) run beside the others.
+
+The *figures that a node shows* are those of its metrics. The lookup of a name that hangs lasts ten seconds. Registries whose clock is set issue
+certificates for 30 days, which can be renewed for 10 days more.
 
 While a daemon restarts in place or stands still, lost pings and packets are those beyond what as many lost before, while nothing happened.
 
@@ -42,12 +45,12 @@ output does not name the file.
 | children that fork, log without end, or ignore signals | `os/src/process/`, and the life of a child in `policies/src/life.rs` |
 | children stopped by each signal: times | `warren-lab measure recover` |
 | all 48 faults of routers that map ports | `warren-lab measure gateways` |
-| number of series and hostile names in metrics | `actors/tests/exporter.rs`, `fuzz/run names` |
-| older documents and versions | `membership/src/documents/current.rs`, `wire/src/signed.rs` |
+| metrics of a node with 1,000 tunnels; parsers of names | `actors/tests/exporter.rs`, `fuzz/run names` |
+| signed documents of other CAs, and of later ones | `membership/src/documents/current.rs`, `wire/src/signed.rs` |
 | CA, keys and certificates are changed under traffic | `warren-lab measure rotate` |
 | a registry that is away for thirty days, slow, or out of space | `warren-lab measure registry-outage`, `tests/tests/registry_outage.rs`, `registry/tests/disk.rs` |
-| who may make which call to a registry; renewals early, late, revoked, with other keys | `registry/tests/authority_matrix.rs`, `registry/tests/repeated_claims.rs` |
-| prefixes: never two owners, and none is lost | `registry/src/store/allocator.rs` |
+| calls to a registry and renewals, also without root; claims and renewals whose answer was lost | `registry/tests/authority_matrix.rs`, `registry/tests/repeated_claims.rs` |
+| a million operations of the allocator of prefixes | `registry/src/store/allocator.rs` |
 | changes of links, addresses, routes and settings by others | `warren-lab measure hosts` |
 | paths that lose, delay or shorten packets | `tests/tests/narrow_paths.rs`, `warren-lab measure underlay` |
 | malformed bytes of each kind | `fuzz/run` |

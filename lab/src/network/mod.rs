@@ -88,19 +88,28 @@ impl Lab {
             options.differences_from_defaults()
         ));
         let lab = Self::build(options)?;
-        lab.init_registry()?;
-        lab.start_registry()?;
-        for node in &lab.nodes {
-            node.join(&lab.invite(&["--name", &node.name()])?)?;
+        lab.join_nodes()?;
+        Ok(lab)
+    }
+
+    /// Creates and starts the registry of a lab that [`Lab::build`] has built, and lets all nodes join.
+    ///
+    /// # Errors
+    /// Fails if a command of warren fails.
+    pub fn join_nodes(&self) -> Result<()> {
+        self.init_registry()?;
+        self.start_registry()?;
+        for node in &self.nodes {
+            node.join(&self.invite(&["--name", &node.name()])?)?;
         }
-        for index in &lab.options.metered_nodes {
-            lab.node(*index)?.configure("metered", "true")?;
+        for index in &self.options.metered_nodes {
+            self.node(*index)?.configure("metered", "true")?;
         }
         progress(format!(
             "all nodes have joined; their files are in {}",
-            lab.folder().display()
+            self.folder().display()
         ));
-        Ok(lab)
+        Ok(())
     }
 
     /// All nodes, by number.

@@ -28,6 +28,8 @@ pub struct Options {
     pub metered_nodes: BTreeSet<usize>,
     /// Whether all addresses of registry and nodes are private, as in one LAN: 192.168.0.0/16 instead of 45.67.0.0/16.
     pub has_private_addresses: bool,
+    /// The registry's name in DNS, by which nodes reach it; `None` for its address.
+    pub registry_name: Option<String>,
     /// Whether the registry's CA is below a root CA, whose key is in [`crate::Lab::offline_root_folder`].
     pub has_offline_root: bool,
     /// The `warren` that the nodes run; `None` for that of [`crate::process::warren_program`].

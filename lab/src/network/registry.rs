@@ -99,7 +99,9 @@ impl Lab {
             ),
             ("--offline-root", offline_root),
         ];
-        let address = format!("{}:{REGISTRY_PORT}", self.registry_address());
+        let name = options.registry_name.clone();
+        let host = name.unwrap_or_else(|| self.registry_address());
+        let address = format!("{host}:{REGISTRY_PORT}");
         let mut arguments = vec!["--address", &address];
         for (name, value) in &settings {
             if let Some(value) = value {

@@ -17,7 +17,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use std::{net::IpAddr, time::Duration};
-use wire::registry::{Announcement, Claim, Departure, MAX_NODES, Renewal};
+use wire::registry::{Announced, Announcement, Claim, Departure, MAX_NODES, Renewal};
 
 /// Longest time for which a call waits for a newer document, in seconds.
 pub(crate) const MAX_WAIT_SECONDS: u64 = 60;
@@ -99,7 +99,10 @@ async fn announce(
         match announcement {
             Ok(announcement) => {
                 check_version(announcement.version)?;
-                service.announce(&member, from, &announcement).map(Ok)
+                let announced = service.announce(&member, from, &announcement)?;
+                // The copy that was restored lacks the certificate that was shown.
+                let renew = announced.renew || member.serial != shown.serial;
+                Ok(Ok(Announced { renew, ..announced }))
             }
             Err(rejection) => Ok(Err(rejection)),
         }

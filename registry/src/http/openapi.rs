@@ -322,6 +322,8 @@ fn operation(call: Call) -> Value {
         "summary": call.summary(),
         "parameters": parameters,
         "security": security,
+        // Without a certificate nobody but an operator can distinguish them otherwise.
+        "x-allowed-caller": format!("{:?}", call.allowed_caller()).to_ascii_lowercase(),
         "responses": responses,
     });
     if let (Some(schema), Some(all)) = (body(call), all.as_object_mut()) {

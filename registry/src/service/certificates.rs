@@ -81,20 +81,34 @@ impl RegistryService {
         Ok(claimed)
     }
 
-    /// Returns the recorded certificate with this serial number and key, if `is_accepted` returns true for it.
+    /// Returns the recorded certificate with this serial number and key, if it is not revoked and expires after `moment`.
+    ///
+    /// A CA of ours signed each certificate that is shown. One that is not recorded was issued after the copy that an operator has
+    /// restored; its node is recognized by the key.
     ///
     /// The key is compared because a thief of the CA's key can sign certificates with our serial numbers, but
     /// does not have our members' keys.
     fn recorded(
         &self,
         shown: &ShownCertificate,
-        is_accepted: impl FnOnce(&Member) -> bool,
+        moment: UnixSeconds,
     ) -> Result<Member, ServiceError> {
-        self.storage
-            .member(&shown.serial)?
+        let (member, moment) = match self.storage.member(&shown.serial)? {
+            Some(member) => (Some(member), moment),
+            None => {
+                let member = self.storage.member_with_key(&shown.key)?;
+                (member, self.renewable_since())
+            }
+        };
+        member
             .filter(|member| member.key == shown.key)
-            .filter(is_accepted)
+            .filter(|member| member.revoked_at.is_none() && member.not_after > moment)
             .ok_or(ServiceError::NotAMember)
+    }
+
+    /// Returns the time of expiry before which certificates cannot be renewed any more.
+    fn renewable_since(&self) -> UnixSeconds {
+        self.now().saturating_sub_s(self.settings.grace_s)
     }
 
     /// Returns the member that showed this certificate.
@@ -102,10 +116,7 @@ impl RegistryService {
     /// # Errors
     /// The certificate is unknown, revoked or expired.
     pub fn member(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let now = self.now();
-        self.recorded(shown, |member| {
-            member.revoked_at.is_none() && member.not_after > now
-        })
+        self.recorded(shown, self.now())
     }
 
     /// Returns the member that showed this certificate, even if the certificate has expired within the grace
@@ -114,10 +125,7 @@ impl RegistryService {
     /// # Errors
     /// The certificate is unknown, revoked, or expired before the grace period.
     pub fn renewable(&self, shown: &ShownCertificate) -> Result<Member, ServiceError> {
-        let renewable_since = self.now().saturating_sub_s(self.settings.grace_s);
-        self.recorded(shown, |member| {
-            member.revoked_at.is_none() && member.not_after > renewable_since
-        })
+        self.recorded(shown, self.renewable_since())
     }
 
     /// Issues a new certificate for the prefix of the one that was shown.
@@ -134,10 +142,11 @@ impl RegistryService {
         if old.not_after <= now && hash != old.key {
             return Err(ServiceError::KeyChangedAfterExpiry);
         }
+        let is_unrecorded = old.serial != shown.serial;
         let newer = self.storage.certificates(old.prefix, now)?;
         let newer: Vec<_> = newer
             .into_iter()
-            .filter(|(member, _)| member.not_before > old.not_before)
+            .filter(|(member, _)| is_unrecorded || member.not_before > old.not_before)
             .collect();
         // A node that did not get the answer repeats its request, and gets the same certificate.
         let is_repeated = |member: &Member| member.key == hash && !self.is_due(member, now);

@@ -271,6 +271,9 @@ pub trait Storage: Send {
     /// Returns the certificate with this serial number.
     fn member(&self, serial: &str) -> Result<Option<Member>, StorageError>;
 
+    /// Returns the certificate with this key (SHA-256 of the SPKI) that expires last.
+    fn member_with_key(&self, key: &[u8; 32]) -> Result<Option<Member>, StorageError>;
+
     /// Returns all certificates of a prefix that expire at `expiring_from` or later, the newest last, with
     /// their PEM.
     fn certificates(

@@ -211,6 +211,10 @@ impl Storage for Sqlite {
         self.read_member(serial)
     }
 
+    fn member_with_key(&self, key: &[u8; 32]) -> Result<Option<Member>, StorageError> {
+        self.read_member_with_key(key)
+    }
+
     fn certificates(
         &self,
         prefix: Prefix,

@@ -34,11 +34,27 @@ fn member_of(row: &Row<'_>) -> rusqlite::Result<Option<Member>> {
 
 impl Sqlite {
     pub(super) fn read_member(&self, serial: &str) -> Result<Option<Member>, StorageError> {
+        self.read_one("serial = ?1", [serial])
+    }
+
+    pub(super) fn read_member_with_key(
+        &self,
+        key: &[u8; 32],
+    ) -> Result<Option<Member>, StorageError> {
+        self.read_one("key = ?1 ORDER BY not_after_s DESC LIMIT 1", [key])
+    }
+
+    /// Reads the first certificate that a condition selects.
+    fn read_one(
+        &self,
+        condition: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Option<Member>, StorageError> {
         self.connection
             .prepare_cached(&format!(
-                "SELECT {MEMBER_COLUMNS} FROM certificates c WHERE serial = ?1"
+                "SELECT {MEMBER_COLUMNS} FROM certificates c WHERE {condition}"
             ))
-            .and_then(|mut query| query.query_row([serial], member_of).optional())
+            .and_then(|mut query| query.query_row(parameters, member_of).optional())
             .map(Option::flatten)
             .map_err(self.database.failure("read a certificate"))
     }
