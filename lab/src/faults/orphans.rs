@@ -34,7 +34,7 @@ const UNREACHABLE: &str = "table inet unreachable {
 }
 ";
 
-/// One mechanism.
+/// A mechanism by which children end with their daemon.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Net {
     /// The kernel sends SIGTERM to each child when its parent exits.

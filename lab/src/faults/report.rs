@@ -46,7 +46,7 @@ output does not name the file.
 | what | where |
 | --- | --- |
 | children that fork, log without end, or ignore signals | `os/src/process/`, and the life of a child in `policies/src/life.rs` |
-| children that systemd ends with their control group | `KillMode=` in the unit, which `packaging/test-boot` installs |
+| children that systemd ends with their control group | `KillMode=mixed` in `packaging/warren.service` |
 | children stopped by each signal: times | `warren-lab measure recover` |
 | all 48 faults of routers that map ports | `warren-lab measure gateways` |
 | number of series and hostile names in metrics | `actors/tests/exporter.rs`, `fuzz/run names` |
