@@ -178,14 +178,24 @@ impl Node {
     /// # Errors
     /// Fails if the daemon already runs, or cannot be started.
     pub fn start_with_variables(&self, variables: &[String]) -> Result<()> {
-        let program = [self.program.as_os_str(), "run".as_ref(), "--root".as_ref()];
-        let arguments: Vec<&OsStr> = variables
+        self.start_through(&[&["env".to_owned()], variables].concat())
+    }
+
+    /// Starts the daemon through another program: its words come before those of the daemon's own command line. It must replace itself by
+    /// the daemon.
+    ///
+    /// # Errors
+    /// Fails if there are no words, if the daemon already runs, or if it cannot be started.
+    pub fn start_through(&self, words: &[String]) -> Result<()> {
+        let (program, arguments) = words.split_first().context("no program is given")?;
+        let command_line = [self.program.as_os_str(), "run".as_ref(), "--root".as_ref()];
+        let arguments: Vec<&OsStr> = arguments
             .iter()
             .map(AsRef::as_ref)
-            .chain(program)
+            .chain(command_line)
             .chain([self.root.as_os_str()])
             .collect();
-        self.start_daemon(Path::new("env"), &arguments)
+        self.start_daemon(Path::new(program), &arguments)
     }
 
     fn start_daemon(&self, program: &Path, arguments: &[&OsStr]) -> Result<()> {

@@ -1,7 +1,11 @@
 //! Reads facts about processes from `/proc`: state, start time, processor time, memory (proc(5)).
 
 use anyhow::{Context, Result};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// Clock ticks per second in `/proc`: USER_HZ, 100 on every architecture that Linux runs on today except alpha.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -142,6 +146,21 @@ pub fn sent_packets(pid: u32, link: &str) -> Result<u64> {
 /// Fails if there is no such process.
 pub fn descriptors(pid: u32) -> Result<usize> {
     count_entries(&format!("/proc/{pid}/fd"))
+}
+
+/// The inodes of the process's sockets, by which the kernel's tables name them.
+///
+/// # Errors
+/// Fails if there is no such process.
+pub fn socket_inodes(pid: u32) -> Result<BTreeSet<u64>> {
+    let folder = format!("/proc/{pid}/fd");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
+    let inode = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let name = target.to_str()?.strip_prefix("socket:[")?;
+        name.strip_suffix(']')?.parse().ok()
+    };
+    Ok(entries.flatten().filter_map(inode).collect())
 }
 
 /// Threads of the process.

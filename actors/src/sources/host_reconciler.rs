@@ -8,6 +8,7 @@ mod consequences;
 mod log;
 
 use crate::{
+    effects::link_orders::LinkOrderQueue,
     mailboxes::offer,
     messages::{HostCompared, HostRepaired, Ordered, RoutesRead, UplinkRestored},
     repair_log::RepairLog,
@@ -90,6 +91,8 @@ pub struct HostReconcilerDeps {
     pub repaired_to: Recipient<HostRepaired>,
     /// The receiver of each comparison.
     pub compared_to: Recipient<HostCompared>,
+    /// The queue for requests to the neighbours on links that were set up again.
+    pub links: LinkOrderQueue,
     /// The receiver of orders to close tunnels whose links were deleted.
     pub ordered_to: Recipient<Ordered>,
     /// The actors that try again at once when an uplink has come back.
@@ -223,6 +226,7 @@ impl HostReconciler {
             self.deps.repaired_to.do_send(HostRepaired { at, repairs });
         }
         self.close_tunnels(&comparison.deleted_slots);
+        self.request_routes(&comparison.restored_slots);
         // babeld changes a route by deleting it and adding another one, so one lookup says little.
         let is_confirmed = diversion.is_some() && diversion == self.diversion;
         let is_contradicted = self.note_forwarding(forwards, at);

@@ -1,19 +1,17 @@
-//! What members can do to a neighbour beside Babel: lies on the link, tunnels that come and go, and pushed options.
+//! What members can do to a neighbour beside Babel: lies on the link, and pushed options.
 
 use super::{
     Figure, Outcome,
     forged_icmp::{neighbour_advertisement, redirect, router_advertisement},
-    liar::{Announcement, Liar, client_arguments, packets},
+    liar::{Announcement, Liar, packets},
     pushed_options::{count_changes, host_state, push_options},
     square::{LogWatch, MIDDLE, NEIGHBOUR, RUNNING, Square, VICTIM},
 };
-use crate::{Node, ip, netns, process::Process, progress::progress, wait::pause};
+use crate::{Node, ip, netns, progress::progress, wait::pause};
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{Ipv6Addr, SocketAddr, SocketAddrV6},
-    path::Path,
-    thread,
     time::{Duration, Instant},
 };
 use wire::{babel_packet, overlay};
@@ -24,19 +22,12 @@ const ATTACK_SPAN: Duration = Duration::from_secs(10);
 const LIE_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after an attack in which pings are counted, too.
 const AFTERMATH: Duration = Duration::from_secs(4);
-/// Members that connect and leave.
-const FLAPPING: usize = 6;
-/// Time for which each of their tunnels lives.
-const FLAP_LIFE: Duration = Duration::from_millis(400);
-/// Pings that may be lost while they do, in percent of all.
-const MAX_LOST_PERCENT: f64 = 1.0;
 /// Tries each attack once.
 pub(super) fn run() -> Result<Vec<Outcome>> {
-    let square = Square::build(1 + FLAPPING)?;
-    let mut outcomes = vec![lie_on_link(&square)?, flap(&square)?];
+    let square = Square::build(1)?;
+    let lies = lie_on_link(&square)?;
     drop(square);
-    outcomes.push(push_options()?);
-    Ok(outcomes)
+    Ok(vec![lies, push_options()?])
 }
 
 /// Lets a member take other nodes' addresses on its link, and send router and neighbour advertisements and redirects.
@@ -148,7 +139,7 @@ fn mac_of_first_slot(node: &Node) -> Result<String> {
 
 /// The tunnels between running nodes that were up and were closed, for whatever reason but that there were two. A node whose peer closed a
 /// tunnel is not counted, since the peer is.
-fn honest_closings(square: &Square, logs: &[LogWatch<'_>]) -> usize {
+pub(super) fn honest_closings(square: &Square, logs: &[LogWatch<'_>]) -> usize {
     let running = (0..RUNNING).filter_map(|index| square.prefix(index).ok());
     let count = |log: &LogWatch<'_>, peer: &str| {
         let with = |reason: &str| log.count(&["tunnel closed", peer, reason]);
@@ -159,57 +150,4 @@ fn honest_closings(square: &Square, logs: &[LogWatch<'_>]) -> usize {
     let peers = running.map(|peer| format!("peer={peer} "));
     let closings = peers.map(|peer| logs.iter().map(|log| count(log, &peer)).sum::<usize>());
     closings.sum()
-}
-
-/// Lets members connect to a server and leave without a word, again and again.
-fn flap(square: &Square) -> Result<Outcome> {
-    let fault = "six members connect to one node and are killed after 0.4 s, again and again";
-    progress(fault);
-    let logs: Vec<_> = square
-        .lab
-        .nodes()
-        .iter()
-        .take(RUNNING)
-        .map(LogWatch::start)
-        .collect();
-    let before = square.starts(NEIGHBOUR, "server-udp")?;
-    let start = square.pinger.now();
-    let members: Vec<&Node> = square.take_liars(FLAPPING)?;
-    let connections = thread::scope(|scope| {
-        let members: Vec<_> = members
-            .into_iter()
-            .map(|member| scope.spawn(move || connect_again_and_again(member)))
-            .collect();
-        let members = members.into_iter();
-        let counts = members.map(|member| member.join().ok().context("a member panicked")?);
-        counts.sum::<Result<usize>>()
-    })?;
-    let pings = square.pings(start, square.pinger.now() + AFTERMATH);
-    let starts = square.starts(NEIGHBOUR, "server-udp")? - before;
-    let closed = honest_closings(square, &logs);
-    Ok(Outcome {
-        id: "flapping-members",
-        fault,
-        tries: connections,
-        figures: vec![
-            Figure::count("children killed", starts, 0),
-            Figure::count("honest tunnels closed", u64::try_from(closed)?, 0),
-            Figure::lost(pings, MAX_LOST_PERCENT),
-        ],
-    })
-}
-
-/// Returns how often the member started to connect.
-fn connect_again_and_again(member: &Node) -> Result<usize> {
-    let remote = format!("45.67.1.{}", NEIGHBOUR + 1);
-    let arguments = client_arguments(member, &remote, "null");
-    let log = member.root().join("flapping.log");
-    let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < ATTACK_SPAN {
-        let openvpn = Process::start(member.namespace(), Path::new("openvpn"), &arguments, &log)?;
-        pause(FLAP_LIFE);
-        drop(openvpn);
-        count += 1;
-    }
-    Ok(count)
 }

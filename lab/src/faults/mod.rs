@@ -9,14 +9,18 @@
 mod authority;
 mod daemons;
 mod fault_points;
+mod flapping;
 mod floods;
 mod forged_icmp;
 mod host_limits;
+mod kernel_views;
 mod kills;
 pub mod liar;
 mod local_user;
+mod lossy_paths;
 mod members;
 mod network;
+mod orphans;
 mod prefix_theft;
 mod pushed_options;
 mod registry;
@@ -38,10 +42,14 @@ use std::{path::Path, thread, time::Duration};
 pub enum Group {
     /// A member announces ranges that are not its own.
     PrefixTheft,
-    /// A member pushes options, lies on its link, or connects again and again.
+    /// A member pushes options, or lies on its link.
     Members,
+    /// Twenty members connect and leave, ten a second.
+    Flapping,
     /// A wrong clock, no descriptors, a full disk.
     HostLimits,
+    /// Lost notifications of the kernel; links that are renamed, deleted and replaced.
+    KernelViews,
     /// A local user without rights sends Babel packets and notices.
     LocalUser,
     /// Too many packets, log lines, routes and connections.
@@ -52,6 +60,10 @@ pub enum Group {
     Kills,
     /// A daemon is restarted in place, or stands still; children hang; actors panic.
     Daemons,
+    /// Paths that lose and delay packets.
+    LossyPaths,
+    /// SIGKILL of a daemon while only one mechanism ends its children.
+    Orphans,
     /// A node is revoked; the network falls in halves; routers map ports wrongly.
     Network,
     /// Attacks on a registry, and its death.
@@ -84,7 +96,11 @@ impl Group {
     fn is_aside(&self) -> bool {
         matches!(
             self,
-            Self::StateFiles | Self::RegistryFiles | Self::Registry | Self::Authority
+            Self::StateFiles
+                | Self::RegistryFiles
+                | Self::Registry
+                | Self::Authority
+                | Self::Orphans
         )
     }
 
@@ -92,12 +108,16 @@ impl Group {
         match self {
             Self::PrefixTheft => prefix_theft::run(extent.tries),
             Self::Members => members::run(),
+            Self::Flapping => flapping::run(),
             Self::HostLimits => host_limits::run(),
+            Self::KernelViews => kernel_views::run(),
             Self::LocalUser => local_user::run(),
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),
             Self::Kills => kills::run(),
             Self::Daemons => daemons::run(),
+            Self::LossyPaths => lossy_paths::run(),
+            Self::Orphans => orphans::run(),
             Self::Network => network::run(),
             Self::Registry => registry::run(),
             Self::Authority => authority::run(),

@@ -31,8 +31,14 @@ certificates for 30 days, which can be renewed for 10 days more.
 
 While a daemon restarts in place or stands still, lost pings and packets are those beyond what as many lost before, while nothing happened.
 
+The mechanisms by which children end with a killed daemon are tried one by one: the parent death signal is cleared by setpriv(1), the
+management connections stay open since the lab holds copies of the daemon's ends. Without both, all children live on until `warren cleanup`.
+
 In the soak, a lost ping is explained by a fault whose node it had as an end, or passed, from the fault until 15 s after it. A stop in order,
 a frozen daemon, a panic and a registry that is away explain none of the pairs that only pass the node.
+
+*Views* are what a node shows of its routes, neighbours, tunnels and processes, compared with its kernel and babeld; a rate is implausible above
+1 MB a second, since the tunnels carry pings only.
 
 A *fault point* is between two side effects: a file written, renamed or removed, a change of the kernel, a started child, a mapped port. Lost rows are
 peers and names that were stored before the kill and are not after it. *Failed starts without a clear line* are those of a registry whose
@@ -43,6 +49,7 @@ output does not name the file.
 | what | where |
 | --- | --- |
 | children that fork, log without end, or ignore signals | `os/src/process/`, and the life of a child in `policies/src/life.rs` |
+| children that systemd ends with their control group | `KillMode=mixed` in `packaging/warren.service` |
 | children stopped by each signal: times | `warren-lab measure recover` |
 | all 48 faults of routers that map ports | `warren-lab measure gateways` |
 | metrics of a node with 1,000 tunnels; parsers of names | `actors/tests/exporter.rs`, `fuzz/run names` |
@@ -64,8 +71,8 @@ output does not name the file.
 * On a kernel without nftables, a local user can speak Babel for the node ([decision 0008](decisions/0008-packet-filter.md)).
 * A lie under another node's router id costs the attacked neighbour a restart of its babeld, once for each such member: one to four seconds without routes.
 * Wrong clocks are tried on the daemon alone; OpenVPN rejects certificates by its own clock, at its hourly renegotiation.
-* Memory and process ids of a host that run out are not tried here, nor is each of the mechanisms by which children end with a killed daemon (parent death
-  signal, closed management connection, cgroup) by itself.
+* Memory and process ids of a host that run out are not tried here.
+* babeld has no management connection: it ends with a killed daemon by its parent death signal, or else by `warren cleanup`.
 * More packets than the line of the host carries: nothing can help there.
 ";
 

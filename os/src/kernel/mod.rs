@@ -26,6 +26,7 @@ mod numbers;
 mod packet_filter;
 mod placed;
 mod reconcile;
+mod reconcile_links;
 mod repair;
 mod request;
 mod route_lookup;
@@ -158,12 +159,12 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// [`KernelError::NoSlot`] if this handle did not create the slot.
+    /// [`KernelError::NoSlot`] if this handle did not create the slot, or if another program has deleted or renamed its link. The index
+    /// may then be that of another link.
     pub fn index(&self, slot: Slot) -> Result<u32, KernelError> {
-        self.state()
-            .slots
-            .get(&slot)
-            .copied()
+        let index = self.state().slots.get(&slot).copied();
+        index
+            .filter(|index| slot_of_link(*index) == Some(slot))
             .ok_or(KernelError::NoSlot { slot })
     }
 

@@ -3,7 +3,7 @@
 //! Links come before addresses and routes, which disappear with them, and settings before all, since a link without IPv6 has neither.
 
 use super::{
-    Kernel, KernelError, MTU,
+    Kernel, KernelError,
     host::{add_address, loopback, make_unreachable, matches_route},
     ledger::{Change, FORWARDING, LOOPBACK_DISABLED, is_followed, links, plan_forwarding},
     numbers::{ALTERNATE_PRIORITY, FAMILIES, PROTOCOL},
@@ -11,20 +11,16 @@ use super::{
     repair::{HostComparison, Repair, RepairKind, Step},
     request::Request,
     rules::{add_rule, is_wanted_rule, priority},
-    slots::{TABLE_LOCAL, add_link_local, multicast_route, set_link, set_link_up},
+    slots::{TABLE_LOCAL, add_link_local, multicast_route},
     sysctl,
     underlay::is_link_of_node,
 };
-use policies::names::{Role, Slot};
-use rtnetlink::{
-    LinkUnspec,
-    packet_route::{
-        AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
-        link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAttribute, RouteMessage, RouteType},
-        rule::{RuleAttribute, RuleMessage},
-    },
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::LinkFlags,
+    route::{RouteAttribute, RouteMessage, RouteType},
+    rule::{RuleAttribute, RuleMessage},
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use wire::overlay::link_local;
@@ -37,7 +33,7 @@ impl Kernel {
         let placed = self.state().placed.clone();
         let mut comparison = HostComparison::default();
         comparison.add(self.reconcile_settings(&placed));
-        let links = self.reconcile_links(&placed, &mut comparison.deleted_slots);
+        let links = self.reconcile_links(&placed, &mut comparison);
         let links = links.await;
         comparison.add(links);
         comparison.add(self.reconcile_addresses(&placed).await);
@@ -81,66 +77,6 @@ impl Kernel {
         for change in slots {
             let doing = KernelError::refused(format!("set {} to {}", change.path, change.new));
             sysctl::write(&change.path, &change.new).map_err(doing)?;
-        }
-        Ok(repairs)
-    }
-
-    async fn reconcile_links(&self, placed: &Placed, deleted: &mut Vec<Slot>) -> Step {
-        let servers: Vec<_> = self.state().servers.values().copied().collect();
-        let slots = placed.up.iter().filter_map(|slot| self.index(*slot).ok());
-        let indexes: Vec<_> = servers.into_iter().chain(slots).collect();
-        let (mut requests, mut repairs) = (Vec::new(), Vec::new());
-        for index in indexes {
-            let Some(link) = self.link(index).await? else {
-                continue;
-            };
-            let name = name_of(&link);
-            let mut repair = |what: &str, request: Request| {
-                requests.push(request);
-                repairs.push(Repair {
-                    kind: RepairKind::Link,
-                    object: format!("{name} ({what})"),
-                });
-            };
-            if !link.header.flags.contains(LinkFlags::Up) {
-                repair("was set down", set_link_up(&name, index));
-            }
-            if mtu_of(&link).is_some_and(|mtu| mtu < MTU) {
-                let message = LinkUnspec::new_with_index(index).mtu(MTU).build();
-                let doing = format!("set the MTU of {name} to {MTU}");
-                repair("had a smaller MTU", set_link(doing, message));
-            }
-        }
-        self.execute_all(requests).await?;
-        repairs.extend(self.recreate_slots(placed, deleted).await?);
-        Ok(repairs)
-    }
-
-    /// Creates dialling slots again whose links somebody deleted, and forgets accepting slots, which are created when a client connects.
-    async fn recreate_slots(&self, placed: &Placed, deleted: &mut Vec<Slot>) -> Step {
-        let mut repairs = Vec::new();
-        for slot in self.slots() {
-            if self.link(self.index(slot)?).await?.is_some() {
-                continue;
-            }
-            deleted.push(slot);
-            let owner_uid = {
-                let mut state = self.state();
-                state.slots.remove(&slot);
-                state.placed.up.remove(&slot);
-                state.owner_uid
-            };
-            if let (Slot::Dialling(number), Some((_, me)), Some(owner)) =
-                (slot, placed.ipv6, owner_uid)
-                && slot.role() == Role::Dialled
-            {
-                self.make_dialling_slots(number..number.saturating_add(1), me, owner)
-                    .await?;
-            }
-            repairs.push(Repair {
-                kind: RepairKind::Link,
-                object: format!("{slot} (was deleted)"),
-            });
         }
         Ok(repairs)
     }
@@ -333,19 +269,4 @@ fn earlier_priority(rule: &RuleMessage) -> Option<u32> {
     let priority = priority(rule);
     let is_earlier = (1..ALTERNATE_PRIORITY).contains(&priority);
     (is_earlier && !rule.attributes.iter().any(is_vrf)).then_some(priority)
-}
-
-fn name_of(link: &LinkMessage) -> String {
-    let name = link.attributes.iter().find_map(|part| match part {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    });
-    name.unwrap_or_default()
-}
-
-fn mtu_of(link: &LinkMessage) -> Option<u32> {
-    link.attributes.iter().find_map(|part| match part {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    })
 }

@@ -63,6 +63,8 @@ pub struct HostComparison {
     pub failure: Option<String>,
     /// The slots whose links somebody had deleted. A process that used one still has a descriptor that is good for nothing.
     pub deleted_slots: Vec<Slot>,
+    /// The slots that were set up again. babeld has dropped all routes by them.
+    pub restored_slots: Vec<Slot>,
     /// The priorities of other programs' rules that are consulted before the node's, in order.
     pub earlier_rules: Vec<u32>,
 }

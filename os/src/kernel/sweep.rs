@@ -103,7 +103,7 @@ impl Kernel {
         Ok(count)
     }
 
-    /// Deletes all links that carry a name and the alias of this node; returns how many there were.
+    /// Deletes all links that carry the alias of this node; returns how many there were.
     async fn remove_links(&self) -> Result<usize, KernelError> {
         let mut taps = Vec::new();
         let mut accepting = Vec::new();
@@ -131,14 +131,16 @@ impl Kernel {
         Ok(count)
     }
 
-    /// Returns what kind of link this is, or `None` if it does not belong to this node.
+    /// Returns what kind of link this is, or `None` if it does not belong to this node. The alias is that of the node even if another
+    /// program has renamed the link.
     pub(super) fn kind_of_own_link(&self, link: &LinkMessage) -> Option<OwnLink> {
-        kind_of_link(link).filter(|_| alias(link) == Some(&*self.alias))
+        let is_own = alias(link) == Some(&*self.alias);
+        is_own.then(|| kind_of_link(link).unwrap_or(OwnLink::Tap))
     }
 }
 
 /// Returns the alias of a link.
-fn alias(link: &LinkMessage) -> Option<&str> {
+pub(super) fn alias(link: &LinkMessage) -> Option<&str> {
     link.attributes.iter().find_map(|part| match part {
         LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
         _ => None,
@@ -170,7 +172,7 @@ fn kind_of_link(link: &LinkMessage) -> Option<OwnLink> {
 
 /// Kinds of links that belong to a node.
 pub(super) enum OwnLink {
-    /// A dialling slot, or the TAP of a server.
+    /// A dialling slot, the TAP of a server, or a link with another name.
     Tap,
     AcceptingSlot,
 }

@@ -126,9 +126,10 @@ fn settings_and_links_are_restored_when_another_program_changes_them() {
             assert_eq!(read(path), right, "{path}");
         }
         run("ip link set wrn2 down");
-        let restored = repairs(k).await;
-        assert_eq!(restored.first(), Some(&(Kind::Address, 1)), "{restored:?}");
-        assert_eq!(restored.last(), Some(&(Kind::Link, 1)), "{restored:?}");
+        let compared = k.reconcile_host().await;
+        assert_eq!(compared.restored_slots, [Slot::Dialling(2)]);
+        assert!(run("ip -6 addr show wrn2 up").contains("fe80::10:0:7/64"));
+        assert_eq!(repairs(k).await, []);
         run("ip link set wrn2 mtu 1300");
         assert_eq!(repairs(k).await, [(Kind::Link, 1)]);
         run("ip link del wrn11");
@@ -144,6 +145,52 @@ fn settings_and_links_are_restored_when_another_program_changes_them() {
         );
         k.sweep(&netns.ledger()).await.unwrap();
         assert_eq!(read("ipv6/conf/all/forwarding"), "0\n");
+    });
+}
+
+#[test]
+fn a_renamed_link_gets_its_name_back_and_a_link_that_got_the_index_of_a_slot_is_left_alone() {
+    check(|netns| async move {
+        let k = &netns.kernel;
+        join(k, &netns.ledger()).await;
+        run("ip link set wrn2 name other2");
+        let compared = k.reconcile_host().await;
+        assert_eq!(compared.failure, None);
+        assert_eq!(compared.deleted_slots, []);
+        assert_eq!(compared.restored_slots, [Slot::Dialling(2)]);
+        let renamed = "wrn2 (was renamed to other2)".to_owned();
+        assert!(
+            compared
+                .repairs
+                .iter()
+                .any(|repair| repair.object == renamed)
+        );
+        assert!(run("ip -6 addr show wrn2 up").contains("fe80::10:0:7/64"));
+        assert_eq!(repairs(k).await, []);
+
+        let listed = run("ip -o link show wrn5");
+        let (index, _) = listed.split_once(':').unwrap();
+        run("ip link del wrn5");
+        run(&format!(
+            "ip link add other5 index {index} mtu 1300 type bridge"
+        ));
+        let other = run("ip addr show other5");
+        assert!(k.index(Slot::Dialling(5)).is_err(), "it is no slot");
+        k.set_down(Slot::Dialling(5)).await.unwrap();
+        let compared = k.reconcile_host().await;
+        assert_eq!(compared.failure, None);
+        assert_eq!(compared.deleted_slots, [Slot::Dialling(5)]);
+        assert!(run("ip link show wrn5").contains("mtu 1400"));
+        assert_eq!(run("ip addr show other5"), other);
+        assert_eq!(repairs(k).await, []);
+
+        run("ip link set wrn3 name other3");
+        k.sweep(&netns.ledger()).await.unwrap();
+        let left = run("ip -o link");
+        assert!(
+            left.contains("other5") && !left.contains("other3"),
+            "{left}"
+        );
     });
 }
 

@@ -34,6 +34,7 @@ impl Wiring<'_> {
             babeld_uid: self.environment.host.babeld_rights.uid,
             repaired_to: to(&self.telemetry),
             compared_to: to(&self.telemetry),
+            links: self.links.clone(),
             ordered_to: to(tunnels),
             uplink_to: vec![to(tunnels), to(registry_client)],
         };

@@ -2,13 +2,13 @@
 //! own networks overlap the network's IPv4 range has no IPv4 there.
 
 use super::HostReconciler;
-use crate::messages::Ordered;
+use crate::{effects::link_orders::LinkOrder, messages::Ordered};
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use ipnet::Ipv4Net;
 use policies::{
     ipv4_overlap::Ipv4Overlap,
     names::Slot,
-    observation::INFINITY,
+    observation::{INFINITY, Phase},
     orders::{CloseReason, Order},
     units::Uptime,
 };
@@ -80,6 +80,17 @@ impl HostReconciler {
             let (slot, reason) = (*slot, CloseReason::ProcessDied);
             let order = Order::Close { slot, reason };
             self.deps.ordered_to.do_send(Ordered { order });
+        }
+    }
+
+    /// Requests all routes from the neighbours on links that were set up again: babeld has dropped theirs, and would get them with the next
+    /// periodic update only.
+    pub(super) fn request_routes(&self, restored: &[Slot]) {
+        let table = self.deps.store.tunnels.borrow();
+        let tunnels = restored.iter().filter_map(|slot| table.tunnels.get(slot));
+        for tunnel in tunnels.filter(|tunnel| tunnel.phase == Phase::Up) {
+            let request = LinkOrder::RequestRoutes(tunnel.slot, tunnel.peer);
+            self.deps.links.order(request);
         }
     }
 
