@@ -17,7 +17,7 @@ use os::{kernel::Kernel, randomness::Randomness};
 use policies::{names::Transport, units::Uptime};
 use std::{
     cell::Cell,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
@@ -58,6 +58,8 @@ struct State {
     open: Vec<Open>,
     /// The firewall of the router that was the last default gateway.
     firewall: Option<Firewall>,
+    /// Pinholes that could not be ended, mostly since the host has another address now, and since when.
+    unended: BTreeMap<Pinhole, Uptime>,
 }
 
 /// A pinhole that the router has opened.
@@ -145,7 +147,11 @@ impl PinholeKeeper {
         state: &mut State,
         now: Uptime,
     ) -> Result<Option<MissingLease>, LedgerError> {
-        let State { open, firewall } = state;
+        let State {
+            open,
+            firewall,
+            unended,
+        } = state;
         let Some(firewall) = self.update_firewall(firewall).await else {
             open.clear();
             return Ok(None);
@@ -177,6 +183,7 @@ impl PinholeKeeper {
         let (kept, unwanted): (Vec<_>, Vec<_>) = recorded.into_iter().partition(is_wanted);
         if !unwanted.is_empty() {
             let left = end(firewall, unwanted).await;
+            let left = drop_expired(unended, left, now);
             self.ledger.replace([kept, left].concat()).await?;
         }
         Ok(missing)
@@ -314,6 +321,17 @@ async fn end(firewall: &mut Firewall, pinholes: Vec<Pinhole>) -> Vec<Pinhole> {
     left
 }
 
+/// Returns the pinholes that may still be there: those that could not be ended for as long as a lease have expired.
+fn drop_expired(
+    unended: &mut BTreeMap<Pinhole, Uptime>,
+    mut left: Vec<Pinhole>,
+    now: Uptime,
+) -> Vec<Pinhole> {
+    unended.retain(|pinhole, _| left.contains(pinhole));
+    left.retain(|pinhole| now.since(*unended.entry(*pinhole).or_insert(now)) < LEASE);
+    left
+}
+
 /// Returns the error that says more of the router: it has answered.
 fn more_telling(earlier: Option<PinholeError>, later: PinholeError) -> PinholeError {
     match (earlier, later) {
@@ -345,5 +363,32 @@ fn lease(open: &Open) -> Lease {
         internal_port: open.pinhole.internal.port(),
         external: SocketAddr::V6(open.pinhole.internal),
         until: open.until,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::pinholes::pinhole::Key;
+
+    #[test]
+    fn a_pinhole_of_an_address_that_the_host_has_lost_is_forgotten_once_its_lease_has_passed() {
+        let pinhole = |port| Pinhole {
+            internal: format!("[2001:db8::7]:{port}").parse().unwrap(),
+            transport: Transport::Udp,
+            key: Key::UniqueId(Some(7)),
+        };
+        let mut unended = BTreeMap::new();
+        let mut check = |second, left: &[u16], expected: &[u16]| {
+            let pinholes = |ports: &[u16]| Vec::from_iter(ports.iter().map(|port| pinhole(*port)));
+            let kept = drop_expired(&mut unended, pinholes(left), Uptime::from_secs(second));
+            assert_eq!(kept, pinholes(expected), "after {second} s");
+        };
+        check(0, &[1], &[1]);
+        check(3000, &[1, 2], &[1, 2]);
+        check(3600, &[1, 2], &[2]);
+        // It was ended meanwhile, and is there again.
+        check(3700, &[], &[]);
+        check(6700, &[2], &[2]);
     }
 }
