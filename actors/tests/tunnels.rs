@@ -21,7 +21,7 @@ use membership::peer_api::{PeerApiClient, PeerApiSettings};
 use netns::Namespace;
 use os::{
     clock::Clock,
-    process::{ChildEvents, Rights},
+    process::{Capabilities, ChildEvents, Rights},
 };
 use policies::{
     names::{Endpoint, Slot},
@@ -99,7 +99,7 @@ impl Running {
                 rights: Rights {
                     uid: CHILD_UID,
                     gid: CHILD_UID,
-                    network: true,
+                    capabilities: Capabilities::Network,
                     nice: 0,
                 },
                 files: OpenvpnFiles {

@@ -6,7 +6,7 @@ use config::{ChildUser, Settings, paths::Paths};
 use files::Access;
 use os::{
     kernel::{self, Kernel, PacketFilter, Swept},
-    process::{Rights, kill_leftover},
+    process::{Capabilities, Rights, kill_leftover},
 };
 use policies::{
     names::{FIRST_VLAN, Slot, Transport},
@@ -118,8 +118,8 @@ pub fn check_root() -> Result<(), StartError> {
 pub fn inspect(settings: &Settings, identity: &NodeIdentity) -> Result<Host, StartError> {
     let openvpn = find_program("openvpn")?;
     let babeld = find_program("babeld")?;
-    let openvpn_rights = rights(&settings.openvpn_user, false, 0)?;
-    let babeld_rights = rights(&settings.babeld_user, true, BABELD_NICE)?;
+    let openvpn_rights = rights(&settings.openvpn_user, Capabilities::None, 0)?;
+    let babeld_rights = rights(&settings.babeld_user, Capabilities::Network, BABELD_NICE)?;
     let parameters = identity.document.parameters();
     let limit = |configured: Option<u16>, network: u16| {
         configured.map_or(network, |configured| configured.min(network))
@@ -162,12 +162,12 @@ fn find_program(program: &'static str) -> Result<PathBuf, StartError> {
         })
 }
 
-fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartError> {
+fn rights(user: &ChildUser, capabilities: Capabilities, nice: i32) -> Result<Rights, StartError> {
     match user {
         ChildUser::Id(id) => Ok(Rights {
             uid: *id,
             gid: *id,
-            network,
+            capabilities,
             nice,
         }),
         ChildUser::Name(name) => {
@@ -179,7 +179,7 @@ fn rights(user: &ChildUser, network: bool, nice: i32) -> Result<Rights, StartErr
             Ok(Rights {
                 uid: found.uid.as_raw(),
                 gid: found.gid.as_raw(),
-                network,
+                capabilities,
                 nice,
             })
         }

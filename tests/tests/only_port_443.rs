@@ -38,6 +38,8 @@ fn nodes_that_may_send_to_port_443_only_reach_each_other_by_a_node_that_listens_
     for node in lab.nodes() {
         node.configure("listen", "{ udp: 1194, tcp: [1194, 443] }")?;
     }
+    let privileged = lab.node(2)?;
+    privileged.configure("listen", "{ udp: 1194, tcp: 443 }")?;
     for node in closed {
         node.command("nft", &[FIREWALL])?;
     }
@@ -53,6 +55,8 @@ fn nodes_that_may_send_to_port_443_only_reach_each_other_by_a_node_that_listens_
         Ok(TcpListener::bind("0.0.0.0:443").is_err())
     })?;
     ensure!(is_held, "another program can take the port from the node");
+    let listeners = privileged.command("ss", &["-Hltnp", "sport = :443"])?;
+    ensure!(listeners.contains("openvpn"), "{listeners}");
     let finding = || {
         let status: StatusDocument = lab.node(1).ok()?.control_document(STATUS_PATH).ok()?;
         let mut findings = status.health.findings.into_iter();

@@ -30,6 +30,7 @@ pub mod report;
 mod soak;
 mod square;
 pub mod state_files;
+mod strangers;
 
 use crate::progress::progress;
 use anyhow::{Context, Result, ensure};
@@ -50,6 +51,8 @@ pub enum Group {
     HostLimits,
     /// Lost notifications of the kernel; links that are renamed, deleted and replaced.
     KernelViews,
+    /// A host on a LAN of the nodes that does not belong to the network.
+    Strangers,
     /// A local user without rights sends Babel packets and notices.
     LocalUser,
     /// Too many packets, log lines, routes and connections.
@@ -101,6 +104,7 @@ impl Group {
                 | Self::Registry
                 | Self::Authority
                 | Self::Orphans
+                | Self::Strangers
         )
     }
 
@@ -111,6 +115,7 @@ impl Group {
             Self::Flapping => flapping::run(),
             Self::HostLimits => host_limits::run(),
             Self::KernelViews => kernel_views::run(),
+            Self::Strangers => strangers::run(),
             Self::LocalUser => local_user::run(),
             Self::Floods => floods::run(),
             Self::Replay => replay::run(),

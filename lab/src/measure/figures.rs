@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 pub use transfers::TransferRecord;
-pub use truth::{Truth, kernel_drops};
+pub use truth::{Truth, babeld_dump, kernel_drops};
 
 /// A figure is true after this time at the latest.
 pub const MAX_DELAY: Duration = Duration::from_secs(5);

@@ -292,6 +292,7 @@ fn listen(path: &Path, rights: Rights) -> Result<UnixListener, SpawnError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::process::Capabilities;
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     use std::time::Duration;
 
@@ -346,7 +347,7 @@ pub(super) mod tests {
             rights: Rights {
                 uid: 60_198,
                 gid: 60_199,
-                network: false,
+                capabilities: Capabilities::None,
                 nice: 0,
             },
             pid_file: folder.join(format!("{name}.pid")),

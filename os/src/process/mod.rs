@@ -21,6 +21,6 @@ pub use events::{ChildEvents, EventListener};
 pub use handed::{AdoptError, HandedChild};
 pub use kind::ProcessKind;
 pub use leftover::kill_leftover;
-pub use rights::Rights;
+pub use rights::{Capabilities, Rights};
 pub use supervised::{Exits, ProcessReading, Supervised};
 pub use watcher::{ChildInput, ReleasedInput, WRITE_TIMEOUT};

@@ -19,13 +19,45 @@ pub struct Rights {
     pub uid: u32,
     /// The real, effective and saved group id; the child has no other group.
     pub gid: u32,
-    /// Whether the child has `CAP_NET_ADMIN` and `CAP_NET_RAW`, and a folder in which it can create files.
-    /// It never has any other capability.
-    pub network: bool,
+    /// The capabilities of the child; it never has any other.
+    pub capabilities: Capabilities,
     /// The nice value, -20 to 19 (setpriority(2)). babeld has a low one, so that it is not interrupted between the
     /// deletion of a route and the addition of the next one. A child that may not have it starts all the same.
     pub nice: i32,
 }
+
+/// The capabilities of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capabilities {
+    /// None at all.
+    None,
+    /// `CAP_NET_BIND_SERVICE`, to bind ports below 1024.
+    Ports,
+    /// `CAP_NET_ADMIN` and `CAP_NET_RAW`; such a child also has a folder in which it can create files.
+    Network,
+}
+
+impl Capabilities {
+    /// The capabilities of a child that binds this port: none unless the port is privileged (ip(7)).
+    pub const fn for_port(port: u16) -> Self {
+        if port < FIRST_UNPRIVILEGED_PORT {
+            Self::Ports
+        } else {
+            Self::None
+        }
+    }
+
+    fn set(self) -> CapabilitySet {
+        match self {
+            Self::None => CapabilitySet::empty(),
+            Self::Ports => CapabilitySet::NET_BIND_SERVICE,
+            Self::Network => CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW,
+        }
+    }
+}
+
+/// Ports below this one need `CAP_NET_BIND_SERVICE`, unless `net.ipv4.ip_unprivileged_port_start` was changed.
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The set of all capabilities of Linux 6, one bit each (linux/capability.h, `CAP_LAST_CAP` 40).
 const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
@@ -38,11 +70,7 @@ impl Rights {
     ///
     /// A system call failed; the child must then not execute the program.
     pub(super) fn assume(self, parent: u32, steps: &StepWriter) -> io::Result<()> {
-        let kept = if self.network {
-            CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW
-        } else {
-            CapabilitySet::empty()
-        };
+        let kept = self.capabilities.set();
         // Without CAP_SYS_NICE or a limit such as LimitNICE= of systemd it fails; the parent then warns.
         let _ = setpriority_process(None, self.nice);
         steps.note(Step::BoundingSet);
@@ -70,7 +98,7 @@ impl Rights {
         steps.note(Step::NoNewPrivileges);
         thread::set_no_new_privs(true)?;
         // An older kernel has no Landlock; the child then starts without it.
-        let _ = enter_own_domain(self.network);
+        let _ = enter_own_domain(self.capabilities == Capabilities::Network);
         steps.note(Step::DeathSignal);
         // The kernel clears this signal when the user changes, so it is set afterwards. It is SIGTERM, so that
         // babeld retracts its routes.
@@ -93,10 +121,13 @@ impl Rights {
             Some(Step::Groups) => "give up the supplementary groups".to_owned(),
             Some(Step::GroupId) => format!("become group {}", self.gid),
             Some(Step::UserId) => format!("become user {}", self.uid),
-            Some(Step::Capabilities) if self.network => {
-                "keep the capabilities CAP_NET_ADMIN and CAP_NET_RAW".to_owned()
-            }
-            Some(Step::Capabilities) => "give up all capabilities".to_owned(),
+            Some(Step::Capabilities) => match self.capabilities {
+                Capabilities::None => "give up all capabilities".to_owned(),
+                Capabilities::Ports => "keep the capability CAP_NET_BIND_SERVICE".to_owned(),
+                Capabilities::Network => {
+                    "keep the capabilities CAP_NET_ADMIN and CAP_NET_RAW".to_owned()
+                }
+            },
             Some(Step::NoNewPrivileges) => "set no_new_privs".to_owned(),
             Some(Step::DeathSignal) => "set the parent death signal".to_owned(),
             Some(Step::Execute) => format!("execute {}", program.display()),

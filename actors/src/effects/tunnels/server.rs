@@ -9,7 +9,7 @@ mod handed;
 use super::{Common, server_args};
 use crate::effects::link_orders::LinkOrder;
 use membership::documents::CurrentDocuments;
-use os::process::{ChildEvent, Happened, Program, Supervised};
+use os::process::{Capabilities, ChildEvent, Happened, Program, Rights, Supervised};
 use policies::{
     life::{Event, Limits, State},
     names::{Endpoint, FIRST_VLAN, Prefix, Slot, Transport},
@@ -88,6 +88,11 @@ impl Server {
             &management,
         );
         let program = common.program(name, args);
+        let rights = Rights {
+            capabilities: Capabilities::for_port(port),
+            ..program.rights
+        };
+        let program = Program { rights, ..program };
         let limits = Limits {
             start: Duration::from_secs(10),
             silence: Some(MAX_SILENCE),

@@ -47,7 +47,7 @@ impl Truth {
             let mut lines = children.values();
             lines.any(|line| words.iter().all(|word| line.contains(word)))
         };
-        let babeld = babeld_socket(node).and_then(|socket| ask_babeld(&socket).ok());
+        let babeld = babeld_dump(node).ok();
         Ok(Self {
             installed: count(routes.lines().filter(|line| !is_unreachable(line)).count()),
             unreachable: count(routes.lines().filter(is_unreachable).count()),
@@ -86,6 +86,15 @@ impl Truth {
         figures.extend(processes.map(|(sample, runs)| (*sample, u64::from(*runs))));
         figures
     }
+}
+
+/// What the babeld of a node prints of its interfaces, neighbours and routes.
+///
+/// # Errors
+/// Fails if babeld does not answer within half a second.
+pub fn babeld_dump(node: &Node) -> Result<String> {
+    let socket = babeld_socket(node).context("babeld has no socket")?;
+    ask_babeld(&socket)
 }
 
 /// The path of babeld's local socket, as its configuration says.
