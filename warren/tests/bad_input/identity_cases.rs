@@ -31,13 +31,13 @@ pub(super) fn command(network: &Network, case: &str, root: &Path) -> Option<Comm
     Some(warren(&["run"], root))
 }
 
-/// Signs the node's key again, with a certificate that expired in 2021.
+/// Gives the node another key, which the registry does not know, with a certificate that expired in 2021.
 fn expire_certificate(network: &Network, root: &Path) {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap();
     let registry = network.path("registry").join("etc/warren-registry");
     let ca_key = rcgen::KeyPair::from_pem(&read(registry.join("ca.key"))).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(&read(registry.join("ca.crt")), ca_key).unwrap();
-    let node_key = rcgen::KeyPair::from_pem(&read(identity_file(root, "node.key"))).unwrap();
+    let node_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
@@ -46,6 +46,7 @@ fn expire_certificate(network: &Network, root: &Path) {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let certificate = params.signed_by(&node_key, &issuer).unwrap();
+    fs::write(identity_file(root, "node.key"), node_key.serialize_pem()).unwrap();
     fs::write(identity_file(root, "node.crt"), certificate.pem()).unwrap();
 }
 
