@@ -279,7 +279,7 @@ pub(crate) fn pinhole_keeper(environment: &Environment<'_>) -> Option<Rc<Pinhole
     let is_wanted = environment.settings.upnp && !environment.host.servers.is_empty();
     let settings = PinholeSettings {
         network: environment.identity.network,
-        wanted: environment.host.servers.clone(),
+        wanted: environment.host.ports(),
         random: environment.store.random.clone(),
         kernel: environment.kernel.clone(),
     };

@@ -12,6 +12,10 @@ use wire::control::{STATUS_PATH, StatusDocument};
 
 /// The number of the node behind the router.
 const INSIDE: usize = 1;
+/// The ports of the node, one of them a further one of its TCP server.
+const LISTEN: &str = "{ udp: 1194, tcp: [1194, 8443] }";
+/// The number of these ports.
+const PORTS: usize = 3;
 /// Longest wait until the firewall is open, and until another node has tried the endpoint.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,6 +39,7 @@ fn the_routers_firewall_is_opened_for_ipv6_and_closed_at_the_stop() -> Result<()
     );
     ip::batch(Some(outside.namespace()), &lines)?;
     router.route_ipv6(inside.namespace(), PROTOCOLS[0])?;
+    inside.configure("listen", LISTEN)?;
     outside.start()?;
     for protocols in PROTOCOLS {
         router.stop_miniupnpd();
@@ -50,10 +55,10 @@ fn check(node: &Node, router: &NatRouter) -> Result<()> {
     node.start()?;
     let opened = wait_until(OPEN_TIMEOUT, || {
         let status = status(node).ok()?;
-        (status.pinholes.len() == 2).then_some(status)
+        (status.pinholes.len() == PORTS).then_some(status)
     });
     let opened = opened.with_context(|| node.describe("got no opening of the firewall"))?;
-    ensure!(router.pinholes()?.len() == 2, "{:?}", opened.pinholes);
+    ensure!(router.pinholes()?.len() == PORTS, "{:?}", opened.pinholes);
     ensure!(opened.pinholes_missing.is_none(), "{opened:?}");
     let endpoint = format!("udp:[{}]:1194", "2a0c:5c80:77::2");
     wait_until(OPEN_TIMEOUT, || {
@@ -71,7 +76,7 @@ fn check(node: &Node, router: &NatRouter) -> Result<()> {
 
     node.start()?;
     wait_until(OPEN_TIMEOUT, || {
-        (router.pinholes().ok()?.len() == 2).then_some(())
+        (router.pinholes().ok()?.len() == PORTS).then_some(())
     })
     .context("the firewall was not opened again")?;
     node.stop_cleanly()?;
