@@ -3,13 +3,17 @@
 use super::{Extent, Scenario, TIMEOUT, log_line, reaches, run_ip, time_until};
 use crate::{Lab, Options, ip, netns, node::Node, wait::wait_until};
 use anyhow::{Context, Result};
+use policies::link_cost::LinkCost;
 use std::time::Duration;
-use wire::control::{TUNNELS_PATH, TunnelsDocument};
+use wire::control::{ROUTES_PATH, RoutesDocument, TUNNELS_PATH, TunnelsDocument};
 
 /// The IPv4 range of the network.
 const IPV4_RANGE: &str = "10.42.0.0/16";
 /// Longest wait until all nodes have IPv4, for which their babelds restart one after the other.
 const IPV4_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Longest wait until babeld has received enough hellos on a link for its least cost.
+const COST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Whether a host is as it was before.
 type IsRestored<'a> = Box<dyn Fn() -> bool + 'a>;
@@ -34,6 +38,8 @@ pub(super) fn measure(extent: Extent) -> Result<Vec<Scenario>> {
     }
     // This one comes first, since the node gives a tunnel up whose link stays down for seconds.
     let mut scenarios = pair.change_links()?;
+    // While its cost falls with each hello, babeld itself adds a deleted route again.
+    wait_until(COST_TIMEOUT, || has_least_costs(node)).context("a link keeps a high cost")?;
     scenarios.extend(pair.delete_rules());
     scenarios.extend(pair.delete_routes());
     scenarios.extend(pair.delete_copies());
@@ -53,6 +59,16 @@ fn slot_in_use(node: &Node) -> Result<String> {
     };
     let tunnel = wait_until(TIMEOUT, slot).context("no tunnel is up")?;
     Ok(tunnel.slot)
+}
+
+/// Returns whether all links of the node have the cost of a link on which each hello arrives.
+fn has_least_costs(node: &Node) -> Option<()> {
+    let document: RoutesDocument = node.control_document(ROUTES_PATH).ok()?;
+    let least = LinkCost::default().hop;
+    let mut neighbours = document.neighbours.iter();
+    neighbours
+        .all(|neighbour| neighbour.cost <= least)
+        .then_some(())
 }
 
 impl Pair<'_> {
