@@ -1,7 +1,7 @@
 //! A local user without rights sends Babel packets and drain notices by the slots of a node.
 
 use super::{
-    Figure, Outcome,
+    Figure, Outcome, exposure,
     liar::{Announcement, packets},
     square::{MIDDLE, NEIGHBOUR, Square, VICTIM},
 };
@@ -40,10 +40,10 @@ struct Attack {
 pub(super) fn run() -> Result<Vec<Outcome>> {
     let square = Square::build(0)?;
     let attacks = attacks(&square)?;
-    attacks
-        .into_iter()
-        .map(|attack| try_attack(&square, &attack))
-        .collect()
+    let outcomes = attacks.iter().map(|attack| try_attack(&square, attack));
+    let mut outcomes = outcomes.collect::<Result<Vec<_>>>()?;
+    outcomes.extend(exposure::run(&square)?);
+    Ok(outcomes)
 }
 
 fn attacks(square: &Square) -> Result<Vec<Attack>> {

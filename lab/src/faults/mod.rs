@@ -8,6 +8,7 @@
 
 mod authority;
 mod daemons;
+mod exposure;
 mod fault_points;
 mod flapping;
 mod floods;
@@ -53,7 +54,7 @@ pub enum Group {
     KernelViews,
     /// A host on a LAN of the nodes that does not belong to the network.
     Strangers,
-    /// A local user without rights sends Babel packets and notices.
+    /// A local user without rights sends Babel packets and notices, reads files and connects to sockets; a neighbour connects to ports.
     LocalUser,
     /// Too many packets, log lines, routes and connections.
     Floods,
