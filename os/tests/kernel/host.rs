@@ -1,6 +1,6 @@
 //! What the node changes on its host, and that a sweep restores it.
 
-use crate::netns::{NOBODY, check, exit_link, host_state, make_slots, make_uplink, me, run};
+use crate::netns::{NOBODY, check, exit_link, host_state, make_slots, make_uplink, me, run, until};
 use os::kernel::{self, Kernel};
 use policies::{
     alternates::NextHop,
@@ -13,6 +13,10 @@ fn a_sweep_by_the_next_daemon_leaves_the_namespace_as_it_was() {
     check(|netns| async move {
         make_uplink();
         run("ip addr add 2001:db8:1::1/64 dev up0 nodad");
+        // The kernel adds it a moment later.
+        until("ip -6 route show table local", |routes| {
+            routes.contains("local 2001:db8:1::1 ")
+        });
         run("ip -6 route add 2001:db8:2::/48 dev up0 proto 42");
         run("ip tuntap add wrn99 mode tap");
         fs::write("/proc/sys/net/ipv6/conf/up1/forwarding", "1").unwrap();
