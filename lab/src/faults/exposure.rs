@@ -2,7 +2,7 @@
 
 use super::{
     Figure, Outcome,
-    square::{MIDDLE, NEIGHBOUR, Square},
+    square::{MIDDLE, NEIGHBOUR, NOBODY, Square},
 };
 use crate::{Node, netns, progress::progress};
 use anyhow::{Context, Result, ensure};
@@ -17,8 +17,6 @@ use std::{
 };
 use wire::{overlay, peer};
 
-/// The user and group `nobody` and `nogroup` of Debian.
-const NOBODY: u32 = 65_534;
 /// What is in files with secrets: private keys, keys of `tls-crypt`, keys of babeld.
 const SECRETS: [&str; 3] = [
     "PRIVATE KEY",

@@ -4,7 +4,7 @@ use super::{
     Figure, Outcome,
     liar::client_arguments,
     members::honest_closings,
-    square::{LogWatch, NEIGHBOUR, RUNNING, Square},
+    square::{LogWatch, NEIGHBOUR, Square},
 };
 use crate::{Node, proc_files::cpu_seconds, process::Process, progress::progress, wait::pause};
 use anyhow::{Context, Result, ensure};
@@ -37,13 +37,7 @@ pub(super) fn run() -> Result<Vec<Outcome>> {
         "twenty members connect to one node, ten a second, and are killed after 0.7 s, for 20 s";
     let square = Square::build(FLAPPING)?;
     progress(fault);
-    let logs: Vec<_> = square
-        .lab
-        .nodes()
-        .iter()
-        .take(RUNNING)
-        .map(LogWatch::start)
-        .collect();
+    let logs: Vec<_> = square.running_nodes().map(LogWatch::start).collect();
     let pid = square.lab.node(NEIGHBOUR)?.pid();
     let pid = pid.context("the daemon has exited")?;
     let (server, cpu) = (square.starts(NEIGHBOUR, "server-udp")?, cpu_seconds(pid));

@@ -3,7 +3,7 @@
 use super::{
     Figure, Outcome, exposure,
     liar::{Announcement, packets},
-    square::{MIDDLE, NEIGHBOUR, Square, VICTIM},
+    square::{MIDDLE, NEIGHBOUR, NOBODY, Square, VICTIM},
 };
 use crate::{netns, progress::progress, wait::pause};
 use anyhow::{Context, Result};
@@ -16,8 +16,6 @@ use std::{
 };
 use wire::{babel_packet, drain_notice::DRAIN_NOTICE, overlay, suspicion};
 
-/// The user `nobody` of Debian.
-const NOBODY: u32 = 65_534;
 /// Time for which each attack lasts.
 const ATTACK_SPAN: Duration = Duration::from_secs(8);
 /// Time after the attack in which pings are counted, too.

@@ -39,13 +39,7 @@ fn lie_on_link(square: &Square) -> Result<Outcome> {
     let namespace = square.liar_namespace()?;
     liar.announce(&[])?;
     let before = host_state(node)?;
-    let logs: Vec<_> = square
-        .lab
-        .nodes()
-        .iter()
-        .take(RUNNING)
-        .map(LogWatch::start)
-        .collect();
+    let logs: Vec<_> = square.running_nodes().map(LogWatch::start).collect();
     let victims = [MIDDLE, VICTIM, NEIGHBOUR];
     let victims = victims.map(|victim| square.prefix(victim).map(overlay::link_local));
     let victims = victims.into_iter().collect::<Result<Vec<_>>>()?;

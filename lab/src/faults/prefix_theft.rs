@@ -5,7 +5,7 @@ use super::{
     liar::{Announcement, Liar},
     square::{LogWatch, NEIGHBOUR, RUNNING, Square, VICTIM},
 };
-use crate::{Node, ip, progress::progress, wait::pause};
+use crate::{ip, progress::progress, wait::pause};
 use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv6Net};
 use policies::names::Prefix;
@@ -217,7 +217,7 @@ impl Lie {
 pub(super) fn run(tries: usize) -> Result<Vec<Outcome>> {
     let square = Square::build(LIES.len() * tries)?;
     let start = square.pinger.now();
-    let logs: Vec<_> = running_nodes(&square).map(LogWatch::start).collect();
+    let logs: Vec<_> = square.running_nodes().map(LogWatch::start).collect();
     let mut outcomes = Vec::new();
     for lie in LIES {
         let mut outcome = try_lie(&square, lie)?;
@@ -252,10 +252,6 @@ pub(super) fn run(tries: usize) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-fn running_nodes(square: &Square) -> impl Iterator<Item = &Node> {
-    square.lab.nodes().iter().take(RUNNING)
-}
-
 fn try_lie(square: &Square, lie: &Lie) -> Result<Outcome> {
     progress(format!("a member announces: {}", lie.fault));
     let liar = square.connect_liar()?;
@@ -264,7 +260,7 @@ fn try_lie(square: &Square, lie: &Lie) -> Result<Outcome> {
         liar.announce(&[])?;
         pause(LIE_INTERVAL);
     }
-    let logs: Vec<_> = running_nodes(square).map(LogWatch::start).collect();
+    let logs: Vec<_> = square.running_nodes().map(LogWatch::start).collect();
     let start = square.pinger.now();
     let watched = repeat_lie(square, &liar, &announcements, &logs, start)?;
     let foreign_routes = count_foreign_routes(square)?;
@@ -355,7 +351,7 @@ fn repeat_lie(
 /// The routes of all running nodes from babeld that lead to no node's range.
 fn count_foreign_routes(square: &Square) -> Result<u64> {
     let mut count = 0;
-    for node in running_nodes(square) {
+    for node in square.running_nodes() {
         let list = |family| {
             // Without a route the table does not exist, and the listing fails.
             let words = [family, "route", "show", "table", BABEL_TABLE];

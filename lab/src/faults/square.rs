@@ -25,6 +25,8 @@ pub(super) const NEIGHBOUR: usize = 0;
 pub(super) const MIDDLE: usize = 1;
 /// The node whose range is announced by others.
 pub(super) const VICTIM: usize = 2;
+/// The user `nobody` of Debian.
+pub(super) const NOBODY: u32 = 65_534;
 /// Nodes that run.
 pub(super) const RUNNING: usize = 4;
 /// Longest wait until all running nodes reach each other.
@@ -43,6 +45,11 @@ pub(super) struct Square {
 }
 
 impl Square {
+    /// The nodes that run.
+    pub(super) fn running_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.lab.nodes().iter().take(RUNNING)
+    }
+
     /// Builds the network with so many members that do not run, and waits until the others reach each other.
     pub(super) fn build(liars: usize) -> Result<Self> {
         let lab = Lab::build_joined(Options {

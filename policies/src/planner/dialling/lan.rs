@@ -76,7 +76,7 @@ impl Dialling {
             let room = round.room;
             round.room = room.max(1);
             self.open(round, snapshot, candidate, OpenReason::OnLan);
-            round.room = room.saturating_sub(1);
+            round.room = round.room.min(room);
         }
     }
 }
