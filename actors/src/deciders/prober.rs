@@ -174,6 +174,11 @@ impl Prober {
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
+            // A client that connects again takes the slot over before the next reading says so. Its tunnel must not be
+            // closed because the one before it fell silent.
+            if !tunnel.is_in(&self.table.borrow(), *slot) {
+                continue;
+            }
             let found = tunnel.probing.liveness(now);
             let liveness = match tunnel.path_mtu.may_stall(now) {
                 true => Liveness::Alive,

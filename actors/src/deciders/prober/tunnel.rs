@@ -70,6 +70,12 @@ impl Tunnel {
         self.peer == reading.peer && self.up_since == reading.up_since
     }
 
+    /// Returns whether the table still has this tunnel on the slot.
+    pub(super) fn is_in(&self, table: &TunnelTable, slot: Slot) -> bool {
+        let reading = table.tunnels.get(&slot);
+        reading.is_some_and(|reading| self.is_of(reading))
+    }
+
     /// Returns the role of this node, with all probes since the tunnel came up.
     pub(super) fn totals(&self) -> (Role, &ProbeTotals) {
         (self.role, self.probing.totals())
@@ -134,4 +140,46 @@ fn pace(network: ProbePace, role: Role, is_metered: bool) -> ProbePace {
         Role::Accepted => network.accepted(),
     };
     if is_metered { pace.metered() } else { pace }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::{observation::LinkCounters, parameters::Parameters};
+
+    #[test]
+    fn a_client_that_connects_again_has_another_tunnel_on_the_slot_at_once() {
+        let up = |up_since| TunnelReading {
+            slot: Slot::Accepting(Transport::Udp, 3),
+            peer: "2/16".parse().expect("a prefix"),
+            phase: Phase::Up,
+            since: Uptime::default(),
+            up_since,
+            endpoint: None,
+        };
+        let tunnel = up(Some(Uptime::default()));
+        let slot = tunnel.slot;
+        let link = LinkReading {
+            tunnel: tunnel.clone(),
+            counters: LinkCounters::default(),
+        };
+        let settings = ProberSettings {
+            me: "1/16".parse().expect("a prefix"),
+            network: Network::new("fd00:42::/48".parse().expect("a range")).expect("a network"),
+            pace: ProbePace::new(&Parameters::default(), 8),
+            is_metered: false,
+            openvpn_uid: 0,
+        };
+        let probed = Tunnel::new(&link, &settings, Uptime::default());
+        let mut table = TunnelTable::default();
+        assert!(!probed.is_in(&table, slot));
+        table.tunnels.insert(slot, tunnel);
+        assert!(probed.is_in(&table, slot));
+        let again = TunnelReading {
+            phase: Phase::Connecting,
+            ..up(None)
+        };
+        table.tunnels.insert(slot, again);
+        assert!(!probed.is_in(&table, slot));
+    }
 }

@@ -98,8 +98,8 @@ pub(super) fn measure(extent: Extent) -> Result<Watch> {
     Ok(watch)
 }
 
-/// Kills the client of a tunnel that a node has dialled, and that stays: of two nodes that dialled each other, as they may again
-/// while the client is down, the one with the lower prefix closes its tunnel.
+/// Kills the client of a tunnel that a node has dialled, and that stays: it is pinned, and of two nodes that dialled each other, as
+/// they may again while the client is down, the one with the lower prefix closes its tunnel.
 fn kill_client(lab: &Lab) -> Result<()> {
     let dialled = |node| {
         let document: TunnelsDocument = Node::control_document(node, TUNNELS_PATH).ok()?;
@@ -114,6 +114,7 @@ fn kill_client(lab: &Lab) -> Result<()> {
     };
     let found = wait_until(TUNNEL_TIMEOUT, || lab.nodes().iter().find_map(dialled));
     let (node, slot) = found.context("no node has dialled a tunnel")?;
+    node.warren_command(&["pin", &slot])?;
     node.kill_child_repeatedly(&slot, REPEATS)
 }
 
