@@ -8,10 +8,18 @@ use crate::{
     wait::wait_until,
 };
 use anyhow::{Context, Result, bail};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+use wire::control::{TUNNELS_PATH, TunnelEntry, TunnelsDocument};
 
 /// A network that has not converged after this time never will.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Tunnels that stay the same for this long are settled: a free place is filled within five seconds.
+const SETTLED_SPAN: Duration = Duration::from_secs(6);
+/// Longest wait for settled tunnels.
+const SETTLING_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Lab {
     /// Builds a lab, lets all nodes join, starts them, and waits until the network has converged.
@@ -90,6 +98,42 @@ impl Lab {
                 CONVERGENCE_TIMEOUT.as_secs()
             )
         })
+    }
+
+    /// Waits until the tunnels of all nodes have stayed the same for six seconds, all up, and not two to one peer: of nodes that
+    /// dialled each other one closes its tunnel and then dials another node, and one that began with TCP tries UDP again.
+    ///
+    /// # Errors
+    /// Fails if this takes longer than two minutes.
+    pub fn wait_for_settled_tunnels(&self) -> Result<()> {
+        let mut last = BTreeSet::new();
+        let mut same_since = Instant::now();
+        let are_settled = || {
+            let tunnels = self.only_tunnels().unwrap_or_default();
+            if tunnels.is_empty() || tunnels != last {
+                (last, same_since) = (tunnels, Instant::now());
+            }
+            (same_since.elapsed() >= SETTLED_SPAN).then_some(())
+        };
+        wait_until(SETTLING_TIMEOUT, are_settled).context("the tunnels of the nodes do not settle")
+    }
+
+    /// The node, slot and peer of each tunnel; `None` if one is not up or uses TCP, or if a node has two to one peer.
+    fn only_tunnels(&self) -> Option<BTreeSet<(usize, String, String)>> {
+        let mut tunnels = BTreeSet::new();
+        for node in self.nodes() {
+            let document: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
+            let peers: BTreeSet<_> = document.tunnels.iter().map(|tunnel| &tunnel.peer).collect();
+            let are_up = |tunnel: &TunnelEntry| {
+                tunnel.phase == "up" && tunnel.transport.as_deref() != Some("tcp")
+            };
+            if peers.len() < document.tunnels.len() || !document.tunnels.iter().all(are_up) {
+                return None;
+            }
+            let named = |tunnel: TunnelEntry| (node.index(), tunnel.slot, tunnel.peer);
+            tunnels.extend(document.tunnels.into_iter().map(named));
+        }
+        Some(tunnels)
     }
 
     /// One line for each node whose daemon exited by itself, with the end of its log.

@@ -122,6 +122,7 @@ fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     check_registry_map(&lab)?;
     let node = lab.node(0)?;
+    lab.wait_for_settled_tunnels()?;
     wait_for_complete_map(&lab, node)?;
     let count = NODES.to_string();
     let shown = map_page::open(
@@ -142,11 +143,11 @@ fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
             shown.names
         );
     }
-    let svg = node.warren_command(&["map"])?;
-    ensure!(
-        svg.matches("tabindex=\"0\"").count() == shown.nodes,
-        "{svg}"
-    );
+    let is_whole = || {
+        let svg = node.warren_command(&["map"]).ok()?;
+        (svg.matches("tabindex=\"0\"").count() == shown.nodes).then_some(())
+    };
+    wait_until(WAIT_TIMEOUT, is_whole).context("the written map differs from the page")?;
     let delay = disappearance(&lab, node)?;
     progress(format!(
         "map of {NODES} nodes: drawn after {} ms, least contrast {:.1}, a closed tunnel disappeared after {delay:.2} s",

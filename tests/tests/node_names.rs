@@ -80,18 +80,25 @@ fn check_documents(lab: &Lab, node: &Node) -> Result<()> {
 fn check_commands(lab: &Lab, node: &Node) -> Result<()> {
     let web = format!("web ({})", lab.node(0)?.prefix()?);
     for verb in ["tunnels", "peers", "routes"] {
-        let shown = node.warren_command(&[verb])?;
-        assert!(shown.contains(&web), "{verb}: {shown}");
+        // Routes are read a moment after the first tunnel is shown.
+        let is_shown = || {
+            let shown = node.warren_command(&[verb]).ok()?;
+            shown.contains(&web).then_some(())
+        };
+        wait_until(LEARN_TIMEOUT, is_shown).with_context(|| format!("{verb} lacks {web}"))?;
     }
     let by_name = node.warren_command(&["why", "web"])?;
     assert!(
         by_name.contains(&web) && !by_name.contains("printer"),
         "{by_name}"
     );
-    assert_eq!(
-        node.warren_command(&["why", lab.node(0)?.prefix()?])?,
-        by_name
-    );
+    // The state of the node may change between two commands, and then does so for both names.
+    let are_same = || {
+        let by_prefix = node.warren_command(&["why", lab.node(0).ok()?.prefix().ok()?]);
+        let by_name = node.warren_command(&["why", "web"]);
+        (by_prefix.ok()? == by_name.ok()?).then_some(())
+    };
+    wait_until(LEARN_TIMEOUT, are_same).context("a name and its prefix have other answers")?;
     for nobody in ["99/16", "wrn77", "nobody", "a b"] {
         let error = node.warren_command(&["why", nobody]).err();
         let error = error.with_context(|| format!("why {nobody} succeeded"))?;

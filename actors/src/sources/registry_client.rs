@@ -5,6 +5,7 @@
 
 mod announcements;
 mod contacts;
+mod delays;
 mod endpoint_selection;
 mod isolation;
 mod uplinks;
@@ -20,6 +21,7 @@ use crate::{
     store::{AppliedVersions, SharedCandidates, TunnelTable},
 };
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use delays::CallDelays;
 use membership::{
     documents::PrivateEndpoints,
     peer_api::{PeerReport, SharedNodeDocument},
@@ -54,15 +56,6 @@ use wire::{
 
 /// Interval between checks whether a call is due. After an answer this is checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Delay after the first request for peers, ± 50 %. It doubles with each request, and with each announcement that fails.
-const MIN_CALL_DELAY: Duration = Duration::from_secs(1);
-
-/// Maximum delay after a call that failed.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// Maximum delay between two requests for peers that were answered. Peers are requested after each announcement, too.
-const MAX_REQUEST_DELAY: Duration = Duration::from_secs(600);
 
 /// Number of peers that a request asks for.
 const REQUESTED_PEERS: usize = 16;
@@ -154,7 +147,7 @@ pub struct RegistryClient {
     failed_endpoints: Option<Vec<Endpoint>>,
     announce_at: Uptime,
     request_peers_at: Uptime,
-    call_delay: Duration,
+    delays: CallDelays,
     /// The number of nodes whose private endpoints the registry does not show; `None` before its first answer.
     hidden_nodes: Option<u32>,
     /// The number of other nodes in the registry's last answer; `None` before its first one.
@@ -226,7 +219,7 @@ impl RegistryClient {
             failed_endpoints: None,
             announce_at: now,
             request_peers_at: now,
-            call_delay: MIN_CALL_DELAY,
+            delays: CallDelays::default(),
             hidden_nodes: None,
             listed_peers: None,
             other_machine: None,
@@ -289,11 +282,11 @@ impl RegistryClient {
     fn handle_peers(&mut self, answer: Result<Bootstrap, RegistryApiError>) {
         self.is_calling = false;
         let at = self.clock.now();
-        let max_delay = match answer {
-            Ok(_) => MAX_REQUEST_DELAY,
-            Err(_) => MAX_RETRY_DELAY,
+        let delay = match answer {
+            Ok(_) => self.delays.after_answered_request(),
+            Err(_) => self.delays.after_failure(),
         };
-        self.request_peers_at = at + self.next_call_delay(max_delay);
+        self.request_peers_at = at + self.random.around(delay);
         match answer {
             Ok(bootstrap) => {
                 let RegistrySettings { me, network, .. } = self.settings;
@@ -315,13 +308,6 @@ impl RegistryClient {
             }
             Err(error) => self.report_contact(Some(&error)),
         }
-    }
-
-    /// Returns the delay before the next call, ± 50 %, and doubles it for the call after that.
-    fn next_call_delay(&mut self, max_delay: Duration) -> Duration {
-        let delay = self.call_delay.min(max_delay);
-        self.call_delay = (delay * 2).min(max_delay);
-        self.random.around(delay)
     }
 }
 

@@ -467,4 +467,17 @@ pub(super) mod tests {
             })
             .await;
     }
+    #[tokio::test]
+    async fn a_child_writes_no_core_dump_and_its_memory_is_limited() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let limits = "ulimit -Hc; ulimit -Hv";
+                check_line(&["-c", &format!("echo $({limits})")], "0 1048576").await;
+            })
+            .await;
+    }
 }

@@ -7,7 +7,10 @@ use super::{
     start_step::{Step, StepWriter},
 };
 use rustix::{
-    process::{Signal, getppid, set_parent_process_death_signal, setpriority_process},
+    process::{
+        Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal,
+        setpriority_process, setrlimit,
+    },
     thread::{self, CapabilitySet, CapabilitySets},
 };
 use std::{io, path::Path};
@@ -59,6 +62,10 @@ impl Capabilities {
 /// Ports below this one need `CAP_NET_BIND_SERVICE`, unless `net.ipv4.ip_unprivileged_port_start` was changed.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
+/// Address space of a child, in bytes (`RLIMIT_AS`, getrlimit(2)). A server of OpenVPN has 12 MiB and a babeld with
+/// 10,000 routes 8 MiB, so this only ends a child that somebody makes grow without end, before the host lacks memory.
+const MAX_ADDRESS_SPACE: u64 = 1 << 30;
+
 /// The set of all capabilities of Linux 6, one bit each (linux/capability.h, `CAP_LAST_CAP` 40).
 const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
@@ -73,6 +80,10 @@ impl Rights {
         let kept = self.capabilities.set();
         // Without CAP_SYS_NICE or a limit such as LimitNICE= of systemd it fails; the parent then warns.
         let _ = setpriority_process(None, self.nice);
+        steps.note(Step::Limits);
+        // The memory of OpenVPN holds the key of the node: it writes no core dump.
+        limit(Resource::Core, 0)?;
+        limit(Resource::As, MAX_ADDRESS_SPACE)?;
         steps.note(Step::BoundingSet);
         drop_bounding_set(kept)?;
         steps.note(Step::Groups);
@@ -117,6 +128,7 @@ impl Rights {
     pub(super) fn describe_step(self, step: Option<Step>, program: &Path) -> String {
         match step {
             None => "create the process".to_owned(),
+            Some(Step::Limits) => "limit core dumps and memory".to_owned(),
             Some(Step::BoundingSet) => "reduce the capability bounding set".to_owned(),
             Some(Step::Groups) => "give up the supplementary groups".to_owned(),
             Some(Step::GroupId) => format!("become group {}", self.gid),
@@ -133,6 +145,17 @@ impl Rights {
             Some(Step::Execute) => format!("execute {}", program.display()),
         }
     }
+}
+
+/// Lowers both limits of the calling process to `most`, unless they are lower.
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let lower = |limit: Option<u64>| Some(limit.unwrap_or(u64::MAX).min(most));
+    let lowered = Rlimit {
+        current: lower(current),
+        maximum: lower(maximum),
+    };
+    Ok(setrlimit(resource, lowered)?)
 }
 
 fn drop_bounding_set(kept: CapabilitySet) -> io::Result<()> {

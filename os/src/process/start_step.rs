@@ -10,6 +10,8 @@ use std::{
 /// A step of a new child between fork and exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Limiting what it may use.
+    Limits,
     /// Reducing the capability bounding set.
     BoundingSet,
     /// Giving up the supplementary groups.
@@ -29,7 +31,8 @@ pub(super) enum Step {
 }
 
 /// All steps, in their order; a step's position is the octet that stands for it in the pipe.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
+    Step::Limits,
     Step::BoundingSet,
     Step::Groups,
     Step::GroupId,

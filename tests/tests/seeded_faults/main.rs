@@ -199,7 +199,11 @@ fn running_node(node: &Node, folder: &Path, table: &mut Table) -> Result<()> {
     // It is shown for ten minutes, so it comes last.
     for _ in 0..2 {
         node.command("sysctl", &["-w", "net.ipv6.conf.all.forwarding=0"])?;
-        lab::wait::pause(Duration::from_secs(1));
+        let is_repaired = || {
+            let read = node.command("sysctl", &["-n", "net.ipv6.conf.all.forwarding"]);
+            (read.ok()?.trim() == "1").then_some(())
+        };
+        wait_until(SHOWN_TIMEOUT, is_repaired).context("forwarding stays off")?;
     }
     let fault = "forwarding is turned off again and again";
     table.check_status(fault, node, &["host_changed"], 1)?;

@@ -100,6 +100,7 @@ impl RegistryClient {
         let now = self.clock.now();
         match answer {
             Ok(announced) => {
+                self.delays.note_answer();
                 let is_first = self.last_announcement.is_none();
                 self.last_announcement = Some(announcement);
                 self.failed_endpoints = None;
@@ -123,7 +124,7 @@ impl RegistryClient {
             }
             Err(error) => {
                 self.failed_endpoints = Some(announcement.endpoints);
-                self.announce_at = now + self.next_call_delay(MAX_RETRY_DELAY);
+                self.announce_at = now + self.random.around(self.delays.after_failure());
                 self.report_contact(Some(&error));
             }
         }

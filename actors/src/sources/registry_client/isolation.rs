@@ -14,7 +14,7 @@ impl RegistryClient {
         let has_tunnel = self.tunnels.borrow().tunnels.values().any(is_up);
         let had_tunnel = std::mem::replace(&mut self.had_tunnel, has_tunnel);
         if had_tunnel && !has_tunnel {
-            self.call_delay = MIN_CALL_DELAY;
+            self.delays = CallDelays::default();
             let soon = now + self.random.around(DELAY);
             self.request_peers_at = self.request_peers_at.min(soon);
         }

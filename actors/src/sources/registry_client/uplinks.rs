@@ -40,7 +40,7 @@ impl Handler<UplinkRestored> for RegistryClient {
     fn handle(&mut self, _: UplinkRestored, ctx: &mut Self::Context) {
         let now = self.clock.now();
         self.addresses_read_at = None;
-        self.call_delay = MIN_CALL_DELAY;
+        self.delays = CallDelays::default();
         self.failed_endpoints = None;
         (self.announce_at, self.request_peers_at) = (now, now);
         self.call_if_due(ctx);
