@@ -26,7 +26,10 @@ use os::{
 };
 use policies::{
     names::{Endpoint, Prefix, Role, Slot},
-    observation::{BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading},
+    observation::{
+        BabelTable, Candidate, CandidateRtt, LinkReading, PeerRouteView, ProbeReading,
+        TunnelIdentity,
+    },
     orders::{CloseReason, Decision, Order},
     probe_history::ProbeTotals,
     route_checks::OriginClaim,
@@ -157,6 +160,9 @@ pub struct CandidateProbed {
 pub struct Ordered {
     /// The order, with its reason.
     pub order: Order,
+    /// The tunnel that was judged. The order is dropped if its slot has another tunnel by now, which may have come up while the order was
+    /// under way. `None`: the order is carried out whatever tunnel of the peer the slot has.
+    pub about: Option<TunnelIdentity>,
 }
 
 /// A dial started, or a server accepted a client, and no frame has passed yet; or the daemon took over a tunnel at its start.

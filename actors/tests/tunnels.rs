@@ -25,7 +25,7 @@ use os::{
 };
 use policies::{
     names::{Endpoint, Slot},
-    observation::{Phase, TunnelReading},
+    observation::{Phase, TunnelIdentity, TunnelReading},
     orders::{CloseReason, OpenReason, Order},
     units::Uptime,
 };
@@ -141,7 +141,16 @@ impl Running {
     }
 
     fn order(&self, order: Order) {
-        self.tunnels.do_send(Ordered { order });
+        self.tunnels.do_send(Ordered { order, about: None });
+    }
+
+    /// Orders the close of this tunnel.
+    fn close(&self, about: TunnelIdentity) {
+        let (slot, reason) = (SLOT, CloseReason::PeerDead);
+        self.tunnels.do_send(Ordered {
+            order: Order::Close { slot, reason },
+            about: Some(about),
+        });
     }
 
     fn dial(&self, endpoints: usize) {
@@ -221,6 +230,32 @@ fn a_dial_whose_endpoints_all_fail_is_closed_as_failed_and_counted() {
             .get(&prefix(PEER))
             .copied();
         assert_eq!(history.unwrap().failures, 1);
+    });
+}
+
+#[test]
+fn an_order_about_an_earlier_tunnel_does_not_close_the_one_that_has_its_slot_now() {
+    check(|mut running| async move {
+        let identity = |second| TunnelIdentity {
+            peer: prefix(PEER),
+            up_since: Some(Uptime::from_secs(second)),
+        };
+        let tunnel = TunnelReading {
+            slot: SLOT,
+            peer: prefix(PEER),
+            phase: Phase::Up,
+            since: Uptime::from_secs(2),
+            up_since: identity(2).up_since,
+            endpoint: None,
+        };
+        let tunnels = &running.store.tunnels;
+        tunnels.borrow_mut().tunnels.insert(SLOT, tunnel);
+        running.close(identity(1));
+        let still = timeout(Duration::from_millis(300), running.closed.recv()).await;
+        assert!(still.is_err(), "{still:?}");
+        running.close(identity(2));
+        let reason = running.next_closed(Duration::from_secs(1)).await;
+        assert_eq!(reason, CloseReason::PeerDead);
     });
 }
 

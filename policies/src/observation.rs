@@ -128,6 +128,14 @@ impl TunnelReading {
     pub fn role(&self) -> Role {
         self.slot.role()
     }
+
+    /// What distinguishes the tunnel from an earlier or later one on its slot.
+    pub fn identity(&self) -> TunnelIdentity {
+        TunnelIdentity {
+            peer: self.peer,
+            up_since: self.up_since,
+        }
+    }
 }
 
 /// A tunnel together with its link's counters.
@@ -137,6 +145,15 @@ pub struct LinkReading {
     pub tunnel: TunnelReading,
     /// Its slot's counters at the same moment.
     pub counters: LinkCounters,
+}
+
+/// What distinguishes a tunnel from an earlier or later one on its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelIdentity {
+    /// The other end.
+    pub peer: Prefix,
+    /// When it came up; `None` while it connects.
+    pub up_since: Option<Uptime>,
 }
 
 /// A Babel neighbour (RFC 8966, section 3.2.4) on a slot.
@@ -337,6 +354,15 @@ pub struct Observation {
     pub free_slots: Vec<Slot>,
     /// The paths that this node and a peer behind NAT have just opened, at most one per peer.
     pub punched: Vec<PunchedPath>,
+}
+
+impl Observation {
+    /// The tunnel that the slot had when the links were read; `None` if it had none.
+    pub fn identity_on(&self, slot: Slot) -> Option<TunnelIdentity> {
+        let mut tunnels = self.links.iter().map(|link| &link.tunnel);
+        let found = tunnels.find(|tunnel| tunnel.slot == slot);
+        found.map(TunnelReading::identity)
+    }
 }
 
 #[cfg(test)]

@@ -101,8 +101,8 @@ pub struct Planner {
     next_verdicts: Uptime,
     tracked: BTreeMap<Slot, TrackedTunnel>,
     closing: Option<Closing>,
-    /// Slots whose closing was given up, and until when their tunnels are spared.
-    given_up: BTreeMap<Slot, Uptime>,
+    /// Tunnels whose closing was given up, and until when they are spared.
+    given_up: BTreeMap<(Slot, Prefix), Uptime>,
     /// Tunnels that were significantly unused at the last refresh.
     unused_before: BTreeSet<(Slot, Prefix)>,
     /// Tunnels that were dialled for their gain; all others were dialled at random.

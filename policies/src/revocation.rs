@@ -12,7 +12,7 @@
 
 use crate::{
     names::{Prefix, Role, Slot},
-    observation::{Phase, TunnelReading},
+    observation::{Phase, TunnelIdentity, TunnelReading},
     orders::{CloseReason, Decision, Order},
     units::Uptime,
 };
@@ -51,8 +51,8 @@ pub enum RevocationOrder {
 /// The revocations that are not completed yet.
 #[derive(Clone, Debug, Default)]
 pub struct Revocation {
-    /// Tunnels of revoked certificates that drain, and when each is closed at the latest.
-    draining: BTreeMap<Slot, (Prefix, Uptime)>,
+    /// Tunnels of revoked certificates that drain, and when each is closed at the latest. A later tunnel on the slot may have a valid one.
+    draining: BTreeMap<Slot, (TunnelIdentity, Uptime)>,
     /// Blocked nodes, and until when.
     blocked: BTreeMap<Prefix, Uptime>,
 }
@@ -95,12 +95,10 @@ impl Revocation {
                 terms: format!("the certificate of {peer} is revoked; the tunnel is not up yet"),
             }),
             Phase::Up | Phase::Draining { .. } => {
-                let entry = self
-                    .draining
-                    .entry(slot)
-                    .or_insert((peer, now + DRAIN_TIME));
-                if entry.0 != peer {
-                    *entry = (peer, now + DRAIN_TIME);
+                let closing = (tunnel.identity(), now + DRAIN_TIME);
+                let entry = self.draining.entry(slot).or_insert(closing);
+                if entry.0 != closing.0 {
+                    *entry = closing;
                 }
                 let drains = tunnel.phase.drained_for(reason) != tunnel.phase;
                 drains.then(|| Decision {
@@ -129,10 +127,12 @@ impl Revocation {
             }
             *until > now
         });
-        self.draining.retain(|slot, (peer, deadline)| {
-            let Some(tunnel) = tunnels.get(slot).filter(|tunnel| tunnel.peer == *peer) else {
+        self.draining.retain(|slot, (identity, deadline)| {
+            let present = tunnels.get(slot);
+            let Some(tunnel) = present.filter(|tunnel| tunnel.identity() == *identity) else {
                 return false;
             };
+            let peer = tunnel.peer;
             if *deadline > now {
                 return true;
             }
@@ -298,6 +298,22 @@ mod tests {
             let orders = revocation.step(&tunnels(&later), at(110));
             assert_eq!(of_tunnels(orders), [], "{later:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_came_back_with_another_certificate_keeps_its_tunnel() {
+        let mut revocation = Revocation::default();
+        revoke(
+            &mut revocation,
+            &[7],
+            &[ACCEPTED],
+            &[(ACCEPTED, 7, Phase::Up)],
+        );
+        let mut later = tunnels(&[(ACCEPTED, 7, Phase::Up)]);
+        for tunnel in later.values_mut() {
+            tunnel.up_since = Some(at(105));
+        }
+        assert_eq!(of_tunnels(revocation.step(&later, at(110))), []);
     }
 
     #[test]

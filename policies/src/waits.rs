@@ -69,6 +69,10 @@ impl Wait {
     }
 }
 
+/// The longest time for which an accepted tunnel connects: longer than OpenVPN's `--hand-window`, after which the client starts over. Nobody probes
+/// the tunnel meanwhile, and OpenVPN reports no end of a client that was never established.
+const ACCEPTING_LIMIT: Duration = Duration::from_secs(30);
+
 /// A tunnel whose phase has reached its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverdueTunnel {
@@ -114,17 +118,18 @@ impl OverdueTunnels {
 
 /// Returns the wait of this tunnel, if it has reached its limit.
 fn overdue(tunnel: &TunnelReading, now: Uptime) -> Option<OverdueTunnel> {
-    let (wait, reason) = match tunnel.phase {
+    let of = |wait: Wait, reason| (wait, wait.limit(), reason);
+    let (wait, limit, reason) = match tunnel.phase {
         Phase::Up => return None,
         Phase::Connecting => match tunnel.role() {
-            Role::Dialled => (Wait::Connecting, CloseReason::DialFailed),
-            Role::Accepted => (Wait::Connecting, CloseReason::PeerDead),
+            Role::Dialled => of(Wait::Connecting, CloseReason::DialFailed),
+            Role::Accepted => (Wait::Connecting, ACCEPTING_LIMIT, CloseReason::PeerDead),
         },
-        Phase::Draining { reason } => (Wait::Draining, reason),
-        Phase::Closing => (Wait::Closing, CloseReason::ProcessDied),
+        Phase::Draining { reason } => of(Wait::Draining, reason),
+        Phase::Closing => of(Wait::Closing, CloseReason::ProcessDied),
     };
     let waited = now.since(tunnel.since);
-    (waited >= wait.limit()).then_some(OverdueTunnel {
+    (waited >= limit).then_some(OverdueTunnel {
         wait,
         waited,
         close: Order::Close {
@@ -137,7 +142,7 @@ fn overdue(tunnel: &TunnelReading, now: Uptime) -> Option<OverdueTunnel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Prefix;
+    use crate::names::{Prefix, Transport};
 
     const SLOT: Slot = Slot::Dialling(0);
 
@@ -180,6 +185,19 @@ mod tests {
         check(Phase::Connecting, Some((280, CloseReason::DialFailed)));
         check(Phase::Draining { reason }, Some((160, reason)));
         check(Phase::Closing, Some((110, CloseReason::ProcessDied)));
+    }
+
+    #[test]
+    fn an_accepted_tunnel_connects_for_half_a_minute_at_most() {
+        let slot = Slot::Accepting(Transport::Udp, 2);
+        let mut accepted = tunnels(Phase::Connecting, 100);
+        let tunnel = accepted.remove(&SLOT).unwrap();
+        accepted.insert(slot, TunnelReading { slot, ..tunnel });
+        let mut overdue = OverdueTunnels::default();
+        assert_eq!(overdue.take(&accepted, Uptime::from_secs(129)), []);
+        let closed = overdue.take(&accepted, Uptime::from_secs(130));
+        let reason = CloseReason::PeerDead;
+        assert_eq!(closed[0].close, Order::Close { slot, reason });
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Policy {
             log_decision(decision);
             self.out.orders.do_send(Ordered {
                 order: decision.order.clone(),
+                about: self.observation.identity_on(decision.order.slot()),
             });
         }
         if !plan.draining.is_empty() {

@@ -205,7 +205,10 @@ impl Prober {
                     slot: *slot,
                     reason,
                 };
-                self.orders.do_send(Ordered { order });
+                self.orders.do_send(Ordered {
+                    order,
+                    about: Some(tunnel.identity()),
+                });
             }
             send_due_probe(
                 self.sockets.as_ref(),

@@ -347,6 +347,7 @@ impl Handler<ChildReported> for Babeld {
             .as_mut()
             .is_some_and(|process| process.handle_child_event(&event, now));
         if is_ours && matches!(event.happened, Happened::Exited { .. }) {
+            self.seqno_reset.forget();
             // The readers learn that there are no tables before the routes are flushed.
             self.report(None, ExitRoutes::default(), Vec::new());
             self.flush_routes(ctx);

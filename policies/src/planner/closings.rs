@@ -74,7 +74,8 @@ impl Planner {
                 } else {
                     self.refreshes(GIVEN_UP_REFRESHES)
                 };
-                self.given_up.insert(closing.slot, snapshot.at + span);
+                let tunnel = (closing.slot, closing.peer);
+                self.given_up.insert(tunnel, snapshot.at + span);
                 return;
             }
             Step::Wait(text) => *progress = Some(text),
@@ -114,7 +115,7 @@ impl Planner {
                 Phase::Up => {
                     let can_close = self.can_begin_closing(snapshot)
                         && snapshot.is_table_known
-                        && !self.given_up.contains_key(&slot)
+                        && !self.given_up.contains_key(&(slot, peer))
                         && snapshot.only_route(slot).is_none();
                     if can_close {
                         self.begin_closing(snapshot, (slot, peer), reason, terms, plan);
@@ -139,13 +140,13 @@ impl Planner {
         link: &LinkReading,
         max_closings: usize,
     ) -> bool {
-        let slot = link.tunnel.slot;
+        let (slot, peer) = (link.tunnel.slot, link.tunnel.peer);
         let closings = self.closings.get(&slot);
         snapshot.is_table_known
             && link.tunnel.phase == Phase::Up
-            && !self.pinned().contains(&link.tunnel.peer)
+            && !self.pinned().contains(&peer)
             && closings.is_none_or(|moments| moments.len() < max_closings)
-            && !self.given_up.contains_key(&slot)
+            && !self.given_up.contains_key(&(slot, peer))
             && snapshot.only_route(slot).is_none()
     }
 

@@ -84,8 +84,8 @@ pub(super) struct SpareConditions<'a> {
     pub(super) pinned: &'a BTreeSet<Prefix>,
     /// Peers whose tunnels an operator wants to be kept.
     pub(super) pins: &'a BTreeSet<Prefix>,
-    /// Slots whose closing was given up a short while ago, and until when their tunnels are spared.
-    pub(super) given_up: &'a BTreeMap<Slot, Uptime>,
+    /// Tunnels whose closing was given up a short while ago, and until when they are spared.
+    pub(super) given_up: &'a BTreeMap<(Slot, Prefix), Uptime>,
     /// When tunnels on a slot were closed by plan within twelve refreshes.
     pub(super) closings: &'a BTreeMap<Slot, Vec<Uptime>>,
     /// Slots of tunnels that are left to chance.
@@ -104,7 +104,7 @@ impl SpareConditions<'_> {
         (slot, peer): (Slot, Prefix),
         age: Duration,
     ) -> Option<SpareReason> {
-        let given_up = self.given_up.get(&slot);
+        let given_up = self.given_up.get(&(slot, peer));
         let closings = self.closings.get(&slot);
         if slot.role() == Role::Accepted {
             Some(SpareReason::Accepted)

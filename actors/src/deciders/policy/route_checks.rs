@@ -54,6 +54,7 @@ impl Policy {
             };
             self.out.orders.do_send(Ordered {
                 order: decision.order.clone(),
+                about: None,
             });
             let decided = Decided {
                 at: now,

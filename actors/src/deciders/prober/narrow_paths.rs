@@ -34,7 +34,10 @@ impl Prober {
                 slot: *slot,
                 reason: CloseReason::SmallPacketsOnly,
             };
-            self.orders.do_send(Ordered { order });
+            self.orders.do_send(Ordered {
+                order,
+                about: Some(tunnel.identity()),
+            });
         }
     }
 }

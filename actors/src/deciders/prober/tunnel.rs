@@ -3,7 +3,7 @@
 use super::*;
 use policies::{
     names::{Endpoint, Role, Transport},
-    observation::TunnelReading,
+    observation::{TunnelIdentity, TunnelReading},
     path_mtu::{FullSize, PathMtu},
 };
 
@@ -65,9 +65,17 @@ impl Tunnel {
         }
     }
 
+    /// Returns what distinguishes this tunnel from another one on its slot.
+    pub(super) fn identity(&self) -> TunnelIdentity {
+        TunnelIdentity {
+            peer: self.peer,
+            up_since: self.up_since,
+        }
+    }
+
     /// Returns whether this is the tunnel of a reading, and not an earlier one on its slot.
     pub(super) fn is_of(&self, reading: &TunnelReading) -> bool {
-        self.peer == reading.peer && self.up_since == reading.up_since
+        self.identity() == reading.identity()
     }
 
     /// Returns whether the table still has this tunnel on the slot.

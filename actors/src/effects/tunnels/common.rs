@@ -27,6 +27,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     ffi::OsString,
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
 };
@@ -181,6 +182,16 @@ impl Common {
     /// Records that the tunnel on a slot came by hole punching.
     pub(super) fn note_punched(&self, slot: Slot) {
         self.table.borrow_mut().punched_slots.insert(slot);
+    }
+
+    /// Returns the address of the peer, if the tunnel on the slot came by hole punching.
+    pub(super) fn punched_from(&self, slot: Slot) -> Option<IpAddr> {
+        let table = self.table.borrow();
+        let tunnel = table.tunnels.get(&slot)?;
+        let endpoint = tunnel
+            .endpoint
+            .filter(|_| table.punched_slots.contains(&slot))?;
+        Some(endpoint.address.ip().to_canonical())
     }
 
     /// Adds a new tunnel to the table, and reports it.

@@ -186,9 +186,8 @@ impl Dial {
 
     fn on_state(&mut self, common: &Common, name: StateName, detail: &str) {
         match name {
-            StateName::Connected if !self.progress.was_up() || !self.is_up() => {
-                self.on_connected(common);
-            }
+            // A process that is being stopped may have connected just before.
+            StateName::Connected if self.is_starting() => self.on_connected(common),
             StateName::Exiting | StateName::Reconnecting => self.set_close_reason(detail),
             StateName::Auth | StateName::AuthPending | StateName::GetConfig => {
                 self.attempts.note_answer();
@@ -206,6 +205,10 @@ impl Dial {
 
     fn is_up(&self) -> bool {
         matches!(self.process.state(), State::Up { .. })
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.process.state(), State::Starting { .. })
     }
 
     fn on_connected(&mut self, common: &Common) {
@@ -365,8 +368,7 @@ impl Dial {
         }
         let event = if is_due { Event::Wanted } else { Event::Tick };
         self.process.handle(event, now, &common.events);
-        let is_starting = matches!(self.process.state(), State::Starting { .. });
-        if is_starting && !self.is_abandoned && self.attempts.is_abandoned(now) {
+        if self.is_starting() && !self.is_abandoned && self.attempts.is_abandoned(now) {
             self.is_abandoned = true;
             self.process.handle(Event::Unwanted, now, &common.events);
         }

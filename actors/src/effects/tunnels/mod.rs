@@ -194,6 +194,20 @@ impl Tunnels {
             .for_each(|dial| dial.tick(&self.common));
     }
 
+    /// Returns whether the tunnel that an order is about still has the slot.
+    fn is_about_this_tunnel(&self, ordered: &Ordered) -> bool {
+        let Some(about) = ordered.about else {
+            return true;
+        };
+        let table = self.common.table.borrow();
+        let present = table.tunnels.get(&ordered.order.slot());
+        let is_present = present.is_some_and(|tunnel| tunnel.identity() == about);
+        if !is_present {
+            tracing::debug!(order = ?ordered.order, "order dropped: its slot has another tunnel by now");
+        }
+        is_present
+    }
+
     /// Carries out an order of the planner or the prober, unless the daemon shuts down or the order must wait
     /// for the restart lock; the planner repeats an order that was not carried out.
     fn carry_out_unless_deferred(&mut self, order: Order) {
@@ -350,7 +364,9 @@ impl Handler<Ordered> for Tunnels {
     type Result = ();
 
     fn handle(&mut self, ordered: Ordered, _: &mut Self::Context) {
-        self.carry_out_unless_deferred(ordered.order);
+        if self.is_about_this_tunnel(&ordered) {
+            self.carry_out_unless_deferred(ordered.order);
+        }
     }
 }
 

@@ -375,7 +375,12 @@ impl Server {
             self.asked_at = now;
             self.process.send_command(management::PID.to_owned());
         }
+        let did_run = self.process.runs();
         self.process.handle(Event::Tick, now, &common.events);
+        if !did_run && self.process.runs() {
+            // It was started again after it had exited, and has read the files of now.
+            self.started_at = now;
+        }
     }
 
     /// Returns the state of the process.

@@ -34,6 +34,11 @@ impl SeqnoReset {
         self.due.get_or_insert(Due { at, slot, liar });
     }
 
+    /// Drops a restart that is due: babeld has exited, and its next process knows no sequence numbers.
+    pub(super) fn forget(&mut self) {
+        self.due = None;
+    }
+
     /// Returns the liar's tunnel once the restart is due.
     fn take_due(&mut self, now: Uptime) -> Option<(Slot, Prefix)> {
         let due = self.due.filter(|due| due.at <= now)?;

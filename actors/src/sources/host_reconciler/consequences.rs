@@ -79,7 +79,7 @@ impl HostReconciler {
         {
             let (slot, reason) = (*slot, CloseReason::ProcessDied);
             let order = Order::Close { slot, reason };
-            self.deps.ordered_to.do_send(Ordered { order });
+            self.deps.ordered_to.do_send(Ordered { order, about: None });
         }
     }
 

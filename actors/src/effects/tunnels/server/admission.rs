@@ -75,7 +75,8 @@ impl Server {
         }
     }
 
-    /// Records the client that a slot has now, unless it has it already.
+    /// Records the client that a slot has now, unless it has it already. If another client of the peer had the slot, its tunnel has closed:
+    /// OpenVPN itself reports that only once its own time limit has passed.
     fn record_session(
         &mut self,
         common: &Common,
@@ -97,7 +98,12 @@ impl Server {
                     serials,
                 },
             );
-            if from.is_some_and(|from| common.punches.take_expected(peer, from.ip())) {
+            let was_punched = common.punched_from(slot);
+            common.report_closed(slot, CloseReason::PeerClosed);
+            let ip = from.map(|from| from.ip().to_canonical());
+            let is_expected = ip.is_some_and(|ip| common.punches.take_expected(peer, ip));
+            // The path through the NATs is still open if the client comes from the same address again.
+            if is_expected || (was_punched.is_some() && was_punched == ip) {
                 common.note_punched(slot);
             }
             let endpoint = from.map(|address| Endpoint {
