@@ -2,6 +2,7 @@
 
 use crate::{
     Lab, Options,
+    kernel_routes::KernelRoutes,
     nat_router::NatRouter,
     node::Node,
     ping_record::LOST_AFTER,
@@ -22,6 +23,8 @@ use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
 const LAN_NODES: usize = 4;
 /// Tunnels that each node dials.
 const TUNNELS_TO_DIAL: u16 = 3;
+/// Routes within the LAN that stay so for this long have settled.
+const SETTLED_SPAN: Duration = Duration::from_secs(6);
 /// Time after convergence in which nodes close tunnels that are not needed.
 const SETTLING: Duration = Duration::from_secs(10);
 /// Pings from each node of the LAN to each other one, and the payload of each in bytes.
@@ -48,6 +51,8 @@ pub struct Lan {
 /// Four nodes on one LAN behind a NAT router, and one on the internet.
 #[derive(Clone, Debug, Serialize)]
 pub struct Site {
+    /// Time from convergence until no route between two nodes of the LAN leads by the node on the internet, for six seconds.
+    within_lan_seconds: f64,
     /// Bytes of pings between nodes of the LAN, in both directions.
     pub pair_bytes: u64,
     /// Bytes that the router got from one node of the LAN for another since the nodes were started.
@@ -115,7 +120,7 @@ pub fn measure_site() -> Result<Site> {
     let router = lab.nat_routers().first().context("there is no router")?;
     router.start_counting(&lab.uplink_address(0))?;
     lab.start_and_converge()?;
-    pause(SETTLING);
+    let within_lan_seconds = wait_for_routes_within_lan(&lab)?;
     let before = router.lan_bytes()?;
     let span = ping_all_pairs(&lab)?;
     let busy = router.lan_bytes()?;
@@ -126,6 +131,7 @@ pub fn measure_site() -> Result<Site> {
     let (outage_pings, outage_pings_lost) = measure_outage(&lab)?;
     let restart = measure_restart(&lab)?;
     Ok(Site {
+        within_lan_seconds,
         pair_bytes: 2 * pairs * PINGS * PING_BYTES,
         router_hairpin_bytes: router.lan_bytes()?.hairpin,
         router_bytes: busy.routed - before.routed,
@@ -135,6 +141,22 @@ pub fn measure_site() -> Result<Site> {
         found_from_internet,
         restart_seconds: seconds(restart),
     })
+}
+
+/// Waits until routes between nodes of the LAN have stayed within it for six seconds; returns how long that took, without these. A route over
+/// the internet is as good as one by a third node of the LAN, until a node that sees that dials the other one.
+fn wait_for_routes_within_lan(lab: &Lab) -> Result<f64> {
+    let start = Instant::now();
+    let mut since = Instant::now();
+    let are_settled = || {
+        let routes = KernelRoutes::read(lab).ok()?;
+        if !routes.pairs_through(LAN_NODES).is_empty() {
+            since = Instant::now();
+        }
+        (since.elapsed() >= SETTLED_SPAN).then_some(())
+    };
+    wait_until(WHOLE_TIMEOUT, are_settled).context("routes between nodes of the LAN leave it")?;
+    Ok(seconds(since.duration_since(start)))
 }
 
 /// Lets each node of the LAN ping each other one; returns how long that took.
