@@ -37,6 +37,8 @@ fn without_the_registry_a_node_comes_back_and_dials_an_endpoint_that_it_learned_
     distant.kill();
     // A pinned peer is always dialled, so the test does not depend on chance.
     distant.configure("neighbours", &format!("[{}]", moved.prefix()?))?;
+    // No node with a tunnel of either direction is dialled.
+    distant.admit_no_clients()?;
     distant.start()?;
     lab.wait_for_convergence()?;
     wait_until(Duration::from_secs(90), || {

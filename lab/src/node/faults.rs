@@ -112,6 +112,18 @@ impl Node {
         load_nft_rules(self.namespace(), &rules)
     }
 
+    /// Drops what arrives for the node's servers, so that no other node can dial it.
+    ///
+    /// # Errors
+    /// Fails if the kernel rejects the rules.
+    pub fn admit_no_clients(&self) -> Result<()> {
+        let rules = format!(
+            "table inet without_clients {{\nchain in {{\ntype filter hook input priority 0\n\
+             iifname eth0 meta l4proto {{ tcp, udp }} th dport {SERVER_PORT} drop\n}}\n}}\n"
+        );
+        load_nft_rules(self.namespace(), &rules)
+    }
+
     /// Limits what the node sends by its uplink to this rate, such as `4mbit`, with a queue of 600 ms; `None` undoes that.
     ///
     /// # Errors
