@@ -77,7 +77,6 @@ fn start<A: Actor<Context = Context<A>>>(
 
 impl<A: Actor<Context = Context<A>>> Guardian<A> {
     fn restart_if_panicked(&mut self, ctx: &mut Context<Self>) {
-        self.on_demand.fire_if_requested(self.name);
         if self.actor.connected() {
             return;
         }
@@ -106,7 +105,10 @@ impl<A: Actor<Context = Context<A>>> Actor for Guardian<A> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(CHECK_INTERVAL, Self::restart_if_panicked);
+        ctx.run_interval(CHECK_INTERVAL, |guardian, ctx| {
+            guardian.on_demand.fire_if_requested(guardian.name);
+            guardian.restart_if_panicked(ctx);
+        });
     }
 }
 
@@ -118,7 +120,9 @@ where
 {
     type Result = ();
 
-    fn handle(&mut self, message: M, _: &mut Self::Context) {
+    fn handle(&mut self, message: M, ctx: &mut Self::Context) {
+        // What is sent to an actor that has panicked is lost, such as an order of an operator.
+        self.restart_if_panicked(ctx);
         // The guardian's own mailbox bounds readings, so forwarding need not.
         self.actor.do_send(message);
     }
@@ -188,9 +192,21 @@ mod tests {
         actor.send(Panic).await.unwrap();
         tokio::time::advance(Duration::from_millis(999)).await;
         tokio::task::yield_now().await;
+        assert_eq!(*restarts.borrow(), ["echo"]);
         actor.send(Echo(2)).await.unwrap();
         assert_eq!(received.recv().await, Some(2));
-        assert_eq!(*restarts.borrow(), ["echo"]);
+    }
+
+    #[actix::test]
+    async fn a_message_after_a_panic_is_received_by_the_restarted_actor() {
+        tokio::time::pause();
+        let (echoes, mut received) = mpsc::unbounded_channel();
+        let actor = guard("echo", None, echoes, FakeEcho);
+        actor.send(Panic).await.unwrap();
+        tokio::task::yield_now().await;
+        actor.send(Echo(1)).await.unwrap();
+        let echo = tokio::time::timeout(Duration::from_secs(1), received.recv()).await;
+        assert_eq!(echo, Ok(Some(1)));
     }
 
     #[test]

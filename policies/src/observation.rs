@@ -2,7 +2,7 @@
 
 use crate::{
     names::{Endpoint, Prefix, Role, Slot},
-    orders::CloseReason,
+    orders::{CloseReason, Order},
     path_mtu::FullSize,
     units::Uptime,
 };
@@ -357,10 +357,13 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// The tunnel that the slot had when the links were read; `None` if it had none.
-    pub fn identity_on(&self, slot: Slot) -> Option<TunnelIdentity> {
+    /// The tunnel that an order is about, as it was when the links were read; `None` for a dial, and if the slot had no tunnel.
+    pub fn judged_by(&self, order: &Order) -> Option<TunnelIdentity> {
+        if matches!(order, Order::Open { .. }) {
+            return None;
+        }
         let mut tunnels = self.links.iter().map(|link| &link.tunnel);
-        let found = tunnels.find(|tunnel| tunnel.slot == slot);
+        let found = tunnels.find(|tunnel| tunnel.slot == order.slot());
         found.map(TunnelReading::identity)
     }
 }

@@ -31,7 +31,7 @@ fn printed_events(node: &Node) -> Result<Vec<EventEntry>> {
 fn dispensable<'a>(lab: &'a Lab, watcher: &Node) -> Result<&'a Node> {
     let document: RoutesDocument = watcher.control_document(ROUTES_PATH)?;
     let leads_on = |node: &Node| {
-        let mut routes = document.routes.iter();
+        let mut routes = document.routes.iter().filter(|route| route.installed);
         routes.any(|route| {
             node.prefix()
                 .is_ok_and(|prefix| route.via == prefix && route.node != prefix)

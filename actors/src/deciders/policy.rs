@@ -168,7 +168,7 @@ impl Policy {
             log_decision(decision);
             self.out.orders.do_send(Ordered {
                 order: decision.order.clone(),
-                about: self.observation.identity_on(decision.order.slot()),
+                about: self.observation.judged_by(&decision.order),
             });
         }
         if !plan.draining.is_empty() {

@@ -73,14 +73,14 @@ impl Planner {
         let is_young = |at: &Uptime| now.since(*at) < REQUEST_LIFETIME;
         self.requests.dials.retain(|_, at| is_young(at));
         self.requests.closes.retain(|_, at| is_young(at));
-        for peer in self.requests.dials.keys().copied().collect::<Vec<_>>() {
-            let is_done = snapshot.has_tunnel_to(peer) || self.dialling.is_pending(peer);
-            let dial = (!is_done).then(|| self.dialling.dial_requested(snapshot, peer));
-            let dial = dial.flatten();
-            if is_done || dial.is_some() {
-                self.requests.dials.remove(&peer);
+        // The snapshot may be older than the request, and then show a tunnel that has closed since.
+        let is_done = |peer: Prefix, at: Uptime| at <= now && snapshot.has_lasting_tunnel_to(peer);
+        self.requests.dials.retain(|peer, at| !is_done(*peer, *at));
+        for peer in self.requests.dials.keys() {
+            if !snapshot.has_tunnel_to(*peer) && !self.dialling.is_pending(*peer) {
+                let dial = self.dialling.dial_requested(snapshot, *peer);
+                plan.decisions.extend(dial);
             }
-            plan.decisions.extend(dial);
         }
         for (slot, peer) in self.requests.closes.keys().copied().collect::<Vec<_>>() {
             if self.close_requested(snapshot, (slot, peer), plan) {

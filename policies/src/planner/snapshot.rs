@@ -149,6 +149,14 @@ impl<'o> Snapshot<'o> {
         self.peers.binary_search(&peer).is_ok()
     }
 
+    /// Returns whether a tunnel of either role to `peer` exists that is not about to close.
+    pub(super) fn has_lasting_tunnel_to(&self, peer: Prefix) -> bool {
+        let mut tunnels = self.tunnels.values().map(|link| &link.tunnel);
+        tunnels.any(|tunnel| {
+            tunnel.peer == peer && matches!(tunnel.phase, Phase::Connecting | Phase::Up)
+        })
+    }
+
     /// Returns whether the peer carries others' traffic without extra cost, by its own account.
     pub(super) fn has_free_transit(&self, peer: Prefix) -> bool {
         self.candidates

@@ -55,6 +55,24 @@ fn a_requested_peer_is_dialled_once_at_the_limit_and_in_spite_of_its_failures() 
 }
 
 #[test]
+fn a_requested_peer_is_dialled_once_its_last_tunnel_has_closed() {
+    let mut planner = planner(1, &[]);
+    let observation = |at, phase| full(at, phase, vec![candidate(2, None)]);
+    let draining = Phase::Draining {
+        reason: CloseReason::Operator,
+    };
+    assert_eq!(opened(&mut planner, &observation(999, draining)), []);
+    // The last reading of the links, from before the tunnel closed, still shows it.
+    planner.request(Request::Dial(peer(2)), NOW);
+    assert_eq!(opened(&mut planner, &observation(999, draining)), []);
+    assert_eq!(opened(&mut planner, &observation(999, Phase::Up)), []);
+    let mut closed = observation(1001, Phase::Up);
+    closed.links.remove(0);
+    assert_eq!(opened(&mut planner, &closed), [(2, OpenReason::Operator)]);
+    assert_eq!(opened(&mut planner, &observation(1002, Phase::Up)), []);
+}
+
+#[test]
 fn a_request_for_a_peer_that_nobody_knows_ends() {
     let mut planner = planner(1, &[]);
     planner.request(Request::Dial(peer(5)), NOW);
