@@ -4,7 +4,10 @@ use super::{Extent, Scenario, TIMEOUT, log_line, reaches, run_ip, time_until};
 use crate::{Lab, Options, ip, netns, node::Node, wait::wait_until};
 use anyhow::{Context, Result};
 use policies::link_cost::LinkCost;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use wire::control::{
     NeighbourEntry, ROUTES_PATH, RoutesDocument, TUNNELS_PATH, TunnelEntry, TunnelsDocument,
 };
@@ -85,20 +88,18 @@ fn wait_for_least_costs(node: &Node, peer: &str) -> Result<()> {
         .with_context(|| format!("a link keeps a high cost, or {peer} is no neighbour: {last:?}"))
 }
 
-/// The node's neighbours, and whether there is one on the link of each tunnel, this peer is one, and all have the least cost.
+/// The neighbours on the links of the node's tunnels, and whether there is one on each, this peer is one, and all have the least cost. babeld
+/// keeps the neighbour on the link of a tunnel that has closed for a minute or two.
 fn neighbours_with_least_costs(node: &Node, peer: &str) -> Result<(Vec<NeighbourEntry>, bool)> {
     let tunnels: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
     let routes: RoutesDocument = node.control_document(ROUTES_PATH)?;
-    let neighbours = routes.neighbours;
-    let has = |is_it: &dyn Fn(&NeighbourEntry) -> bool| neighbours.iter().any(is_it);
-    let has_all = tunnels
-        .tunnels
-        .iter()
-        .all(|tunnel| has(&|neighbour| neighbour.slot == tunnel.slot));
+    let slots: BTreeSet<_> = tunnels.tunnels.iter().map(|tunnel| &tunnel.slot).collect();
+    let mut neighbours = routes.neighbours;
+    neighbours.retain(|neighbour| slots.contains(&neighbour.slot));
     let least = LinkCost::default().hop;
-    let is_least = has_all
-        && has(&|neighbour| neighbour.peer == peer)
-        && !has(&|neighbour| neighbour.cost > least);
+    let is_least = neighbours.len() == slots.len()
+        && neighbours.iter().any(|neighbour| neighbour.peer == peer)
+        && neighbours.iter().all(|neighbour| neighbour.cost <= least);
     Ok((neighbours, is_least))
 }
 
