@@ -1,6 +1,6 @@
 //! Measures how soon a node notices that a child process hangs, and what that costs the others.
 
-use super::recover::{FatalSignal, first_client, kill_child, wait_until_removed};
+use super::recover::{Child, FatalSignal, wait_until_removed};
 use crate::{
     Lab, Node, Options, Pinger,
     ping_record::LOST_AFTER,
@@ -70,15 +70,14 @@ pub fn measure() -> Result<Hang> {
     })?;
     let pinger = lab.start_pings(PingSchedule::STEADY)?;
     let mut children = Vec::new();
-    for choose in [
-        |_: &Node| Ok("babeld".to_owned()),
-        |_: &Node| Ok("server-udp".to_owned()),
-        |_: &Node| Ok("server-tcp".to_owned()),
-        first_client,
+    for child in [
+        Child::Named("babeld"),
+        Child::Named("server-udp"),
+        Child::Named("server-tcp"),
+        Child::Client,
     ] {
         pause(SETTLING_TIME);
-        let node = lab.node(VICTIM)?;
-        children.push(measure_child(node, &pinger, choose(node)?)?);
+        children.push(measure_child(lab.node(VICTIM)?, &pinger, child)?);
     }
     lab.stop_nodes();
     let max = |of: fn(&HungChild) -> f64| children.iter().map(of).fold(0.0, f64::max);
@@ -90,9 +89,10 @@ pub fn measure() -> Result<Hang> {
     })
 }
 
-fn measure_child(node: &Node, pinger: &Pinger, process: String) -> Result<HungChild> {
+fn measure_child(node: &Node, pinger: &Pinger, child: Child<'_>) -> Result<HungChild> {
     let start = pinger.now();
-    let pid = kill_child(node, &process, FatalSignal::Stop)?;
+    let (process, pid) = child.send_signal(node, FatalSignal::Stop)?;
+    let hung_at = pinger.now();
     let noticed = wait_until_removed(pid)?;
     let removed_at = pinger.now();
     wait_until(WELL_TIMEOUT, || is_well(node, &process, pid).then_some(()))
@@ -100,7 +100,7 @@ fn measure_child(node: &Node, pinger: &Pinger, process: String) -> Result<HungCh
     let answered = || pinger.all_answered(removed_at, all_pairs);
     let answered_at = wait_until(WELL_TIMEOUT, answered)
         .with_context(|| node.describe(&format!("is not reached after {process} hung")))?;
-    let well = pinger.now().max(answered_at).saturating_sub(start);
+    let well = pinger.now().max(answered_at).saturating_sub(hung_at);
     let end = pinger.now();
     pause(LOST_AFTER);
     let elsewhere = pinger.summarize(start, end, pairs_without(VICTIM));

@@ -3,7 +3,7 @@
 mod signals;
 
 pub(super) use signals::wait_until_removed;
-pub use signals::{FatalSignal, first_client, kill_child};
+pub use signals::{Child, FatalSignal, kill_child};
 
 use crate::{
     Lab, Node, Options, Pinger,
