@@ -25,8 +25,8 @@ use std::{
 
 /// Longest wait until a daemon exits after SIGTERM: its drain takes up to 20 s, each child up to 2 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
-/// Longest time that one command in the node's namespace may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time that one command in the node's namespace may take, on a slow emulated processor, too.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// The address at which a node of the lab serves its metrics, in its own namespace.
 const METRICS_ADDRESS: &str = "127.0.0.1:9197";
 /// The user ids of all nodes' OpenVPN and babeld processes. No other process has them.
@@ -327,7 +327,7 @@ impl Node {
     /// Runs `warren ARGUMENTS --root ROOT` in the node's namespace and returns what it printed.
     ///
     /// # Errors
-    /// Fails if the command fails or takes longer than 20 s.
+    /// Fails if the command fails or takes longer than a minute.
     pub fn warren_command(&self, arguments: &[&str]) -> Result<String> {
         let root = self.root.to_string_lossy();
         let arguments = [arguments, &["--root", &root]].concat();
@@ -337,7 +337,7 @@ impl Node {
     /// Runs a program in the node's namespace and returns what it printed.
     ///
     /// # Errors
-    /// Fails if the program fails or takes longer than 20 s.
+    /// Fails if the program fails or takes longer than a minute.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<String> {
         self.run_program(Path::new(program), arguments)
     }

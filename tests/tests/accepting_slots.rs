@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 /// User Mode Linux, from Debian's package user-mode-linux.
@@ -19,12 +20,15 @@ const KERNEL: &str = "/usr/bin/linux.uml";
 const GUEST_TIMEOUT_SECONDS: &str = "420";
 /// Lines of the guest's console that an error quotes.
 const QUOTED_CONSOLE_LINES: usize = 40;
+/// Each test builds three nodes, the second on one emulated processor, so that they run one after the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn this_machine_accepts_tunnels_on_the_kind_of_link_that_its_kernel_has() -> Result<()> {
     if is_skipped_without_root("accepting_slots") {
         return Ok(());
     }
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let expected = if has_8021q()? { "vlan" } else { "macvlan" };
     assert_eq!(accepting_slots::measure()?.link_kind, expected);
     Ok(())
@@ -45,6 +49,7 @@ fn a_kernel_with_8021q_accepts_tunnels_on_vlan_links() -> Result<()> {
     if is_skipped_without_root("accepting_slots: User Mode Linux") {
         return Ok(());
     }
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     ensure!(
         Path::new(KERNEL).exists(),
         "{KERNEL} is missing: install user-mode-linux"

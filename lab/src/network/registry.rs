@@ -26,10 +26,10 @@ const REGISTRY_PORT: u16 = 9443;
 pub(crate) const REGISTRY_METRICS_PORT: u16 = 9198;
 /// The socket on which the registry is administered, below its root.
 pub(crate) const ADMIN_SOCKET: &str = "run/warren-registry/admin.sock";
-/// Longest time that one command of the registry may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time that one command of the registry may take, on a slow emulated processor, too.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait until a new registry listens.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait until a registry exits after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -121,7 +121,7 @@ impl Lab {
     /// Starts the registry, and waits until it listens.
     ///
     /// # Errors
-    /// Fails if the registry exits or does not listen within 10 s. The error quotes the end of its log.
+    /// Fails if the registry exits or does not listen within a minute. The error quotes the end of its log.
     pub fn start_registry(&self) -> Result<()> {
         self.start_registry_with_clock("")
     }
