@@ -16,7 +16,10 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// Longest wait until an alert fires.
 const FIRE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -161,7 +164,7 @@ impl Alerts {
 
 /// Prometheus and Alertmanager of a network, and what has fired so far.
 struct Watch {
-    prometheus: Prometheus,
+    prometheus: Rc<Prometheus>,
     alertmanager: Alertmanager,
     started_at: Instant,
     records: Vec<AlertRecord>,
@@ -174,7 +177,7 @@ impl Watch {
     fn start(lab: &Lab) -> Result<Self> {
         let alertmanager = Alertmanager::start(lab)?;
         Ok(Self {
-            prometheus: Prometheus::start_with_alerts(lab, &short_rules(lab)?)?,
+            prometheus: Rc::new(Prometheus::start_with_alerts(lab, &short_rules(lab)?)?),
             alertmanager,
             started_at: Instant::now(),
             records: Vec::new(),
@@ -201,17 +204,29 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Injects a fault that lasts until [`Watch::end`], and waits until all these alerts have reached Alertmanager.
+    /// Waits until these alerts are silent, injects a fault that lasts until [`Watch::end`], and waits until all of them have reached
+    /// Alertmanager.
     fn fire(
         &mut self,
         fault: &'static str,
         alerts: &[&'static str],
         inject: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let silent = alerts.iter().map(|alert| self.silent_for(alert));
-        let silent: Vec<_> = silent.collect::<Result<_>>()?;
-        let are_silent = silent.iter().all(|silent| *silent >= MIN_SILENCE);
-        ensure!(are_silent, "{alerts:?}: one fires before its fault");
+        let silences = || -> Result<Vec<_>> {
+            let silences = alerts.iter().map(|alert| self.silent_for(alert));
+            silences.collect()
+        };
+        let mut last = Ok(Vec::new());
+        let are_silent = wait_until(QUIET_TIMEOUT, || {
+            last = silences();
+            let mut silences = last.as_ref().ok()?.iter();
+            silences.all(|silent| *silent >= MIN_SILENCE).then_some(())
+        });
+        let silent = last?;
+        ensure!(
+            are_silent.is_some(),
+            "{alerts:?}: one fires before its fault; they have been silent for {silent:?}"
+        );
         progress(fault);
         let injected_at = Instant::now();
         inject().context(fault)?;

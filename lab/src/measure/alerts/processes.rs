@@ -6,12 +6,12 @@ use crate::{
     actor_panics::make_panic,
     faults::liar::{Announcement, Liar, network_of},
     node::Node,
-    prometheus::Prometheus,
+    prometheus::{Prometheus, node_target},
     wait::{pause, wait_until},
 };
 use anyhow::{Context, Result};
 use policies::names::Prefix;
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 use wire::{
     control::{TUNNELS_PATH, TunnelEntry, TunnelsDocument},
     overlay,
@@ -29,8 +29,8 @@ const REPEATS: usize = 3;
 const FLOOD: usize = 6_000;
 /// Longest wait until a node has dialled a tunnel.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time between two restarts of a daemon.
-const RESTART_PAUSE: Duration = Duration::from_secs(3);
+/// Longest wait until Prometheus has seen the restart of a daemon.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a lie is repeated, and the interval.
 const LIES: u16 = 24;
 const LIE_INTERVAL: Duration = Duration::from_millis(250);
@@ -54,17 +54,11 @@ pub(super) fn measure(extent: Extent) -> Result<Watch> {
     watch.fire_once("an actor panics", &["WarrenActorPanicked"], || {
         make_panic(second, "prober")
     })?;
+    let prometheus = Rc::clone(&watch.prometheus);
     watch.fire_once(
         "a daemon is restarted three times",
         &["WarrenRestartLoop"],
-        || {
-            (0..REPEATS).try_for_each(|_| {
-                second.kill();
-                second.start()?;
-                pause(RESTART_PAUSE);
-                Ok(())
-            })
-        },
+        || (0..REPEATS).try_for_each(|_| restart(&prometheus, second)),
     )?;
     if extent == Extent::Full {
         watch.fire_once(
@@ -116,6 +110,20 @@ fn kill_client(lab: &Lab) -> Result<()> {
     let (node, slot) = found.context("no node has dialled a tunnel")?;
     node.warren_command(&["pin", &slot])?;
     node.kill_child_repeatedly(&slot, REPEATS)
+}
+
+/// Kills a daemon and starts it again, and waits until Prometheus has seen that: a start that is followed by another one before the
+/// next scrape is none for it.
+fn restart(prometheus: &Prometheus, node: &Node) -> Result<()> {
+    let target = node_target(node.index());
+    let query = format!("process_start_time_seconds{{instance=\"{target}\"}}");
+    let started_at = || prometheus.value(&query);
+    let before = started_at()?;
+    node.kill();
+    node.start()?;
+    let is_seen = || (started_at().ok()? > before).then_some(());
+    wait_until(SCRAPE_TIMEOUT, is_seen)
+        .with_context(|| node.describe("was restarted, and Prometheus does not see that"))
 }
 
 /// Lets a member that does not run announce the range of another one for six seconds.
