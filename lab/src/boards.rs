@@ -5,7 +5,7 @@
 pub mod queries;
 
 use crate::{
-    Lab, Options,
+    Lab, Node, Options,
     bulk_transfer::measure_rate,
     pinger::PingSchedule,
     process,
@@ -143,7 +143,7 @@ pub fn run(boards: &[PathBuf], out: &Path) -> Result<()> {
     progress("drawing");
     let mut options = vec!["--last".to_owned(), SHOWN_SPAN.to_owned()];
     if boards.iter().any(|board| board.ends_with(TUNNEL_BOARD)) {
-        let peer = oldest_tunnel(&lab)?;
+        let peer = oldest_tunnel(lab.node(0)?)?;
         options.extend(["--set".to_owned(), format!("peer={peer}")]);
     }
     let options: Vec<_> = options.iter().map(AsRef::as_ref).collect();
@@ -154,16 +154,19 @@ pub fn run(boards: &[PathBuf], out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the peer of the tunnel of the first node that has been up for the longest time, which has most to show.
-fn oldest_tunnel(lab: &Lab) -> Result<String> {
-    let document: TunnelsDocument = lab.node(0)?.control_document(TUNNELS_PATH)?;
+/// Returns the peer of the node's tunnel that has been up for the longest time, which has most to show.
+///
+/// # Errors
+/// Fails if the node does not answer, or has no tunnel that is up.
+pub fn oldest_tunnel(node: &Node) -> Result<String> {
+    let document: TunnelsDocument = node.control_document(TUNNELS_PATH)?;
     let up = document
         .tunnels
         .into_iter()
         .filter(|tunnel| tunnel.phase == "up");
     let age = |tunnel: &TunnelEntry| tunnel.age_seconds.unwrap_or_default();
     let oldest = up.max_by(|one, other| age(one).total_cmp(&age(other)));
-    let oldest = oldest.context("the first node has no tunnel")?;
+    let oldest = oldest.context("no tunnel is up")?;
     Ok(oldest.peer)
 }
 

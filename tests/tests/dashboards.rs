@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
     Lab, Options, PingSchedule,
+    boards::oldest_tunnel,
     boards::queries::{BOARDS, Query, Selection, all_queries, board, panels},
     is_skipped_without_root,
     progress::progress,
@@ -13,7 +14,7 @@ use lab::{
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
-use wire::control::{STATUS_PATH, StatusDocument, TUNNELS_PATH, TunnelsDocument};
+use wire::control::{STATUS_PATH, StatusDocument};
 
 /// Nodes of the lab.
 const NODES: usize = 6;
@@ -252,19 +253,17 @@ fn no_query_of_the_boards_is_in_error_or_empty_on_a_network_under_load() -> Resu
     lab.node(KILLED)?.start()?;
     lab.wait_for_convergence()?;
     let node = lab.node(SHOWN)?;
-    let peer = wait_until(DEADLINE, || {
-        let tunnels: TunnelsDocument = node.control_document(TUNNELS_PATH).ok()?;
-        Some(tunnels.tunnels.first()?.peer.clone())
-    });
-    let selection = Selection {
-        targets: (0..NODES).map(node_target).collect(),
-        shown: node_target(SHOWN),
-        peer: peer.context("no tunnel")?,
-        prefix: node.prefix()?.to_owned(),
-        rate_interval: "15s",
-    };
+    let prefix = node.prefix()?;
     let mut last = vec!["nothing was asked".to_owned()];
     let good = wait_until(DEADLINE, || {
+        let selection = Selection {
+            targets: (0..NODES).map(node_target).collect(),
+            shown: node_target(SHOWN),
+            // A tunnel may close while its board is asked.
+            peer: oldest_tunnel(node).ok()?,
+            prefix: prefix.to_owned(),
+            rate_interval: "15s",
+        };
         last = complaints(&prometheus, &selection);
         last.extend(differences(&lab, &prometheus, &selection).ok()?);
         last.is_empty().then_some(())

@@ -9,7 +9,12 @@ use lab::{
     progress::progress, wait::wait_until,
 };
 use map::samples::sample;
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use warren_tests::is_skipped_without_npm;
 use wire::{
     control::{EVENTS_PATH, Event, EventEntry, EventsDocument, TUNNELS_PATH, TunnelsDocument},
@@ -24,6 +29,8 @@ const MAX_DELAY_S: f64 = 2.0;
 const MIN_CONTRAST: f64 = 4.5;
 /// Longest wait for the browser, and for all nodes on the map.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+/// Both tests drive a Chromium, and the first measures a delay, so that they run one after the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Waits until a node's map has every node of the network, each once: no tunnel is a duplicate any more.
 fn wait_for_complete_map(lab: &Lab, node: &Node) -> Result<()> {
@@ -118,6 +125,7 @@ fn the_map_shows_all_nodes_and_a_tunnel_that_closed_disappears() -> Result<()> {
     if is_skipped_without_root("map_drawn") || is_skipped_without_npm() {
         return Ok(());
     }
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     boards::install()?;
     let lab = Lab::build_converged(Options::with_nodes(NODES))?;
     check_registry_map(&lab)?;
@@ -165,6 +173,7 @@ fn names_stay_text_in_the_browser_and_500_nodes_are_drawn() -> Result<()> {
     if is_skipped_without_root("map_drawn") || is_skipped_without_npm() {
         return Ok(());
     }
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     boards::install()?;
     let lab = Lab::build(Options::with_nodes(1))?;
     let files = lab.folder().join("map.json");
