@@ -71,12 +71,21 @@ fn check_restart(node: &Node, both: [&Node; 2]) -> Result<()> {
     Ok(())
 }
 
+/// Whether an attempt ended with this result because one of its few datagrams was lost, or since a node was busy.
+fn is_accidental(result: &str) -> bool {
+    matches!(result, "no_answer" | "declined" | "not_observed")
+}
+
 #[test]
 fn nodes_behind_symmetric_nats_get_no_tunnel_and_name_the_reason() -> Result<()> {
     if is_skipped_without_root("hole_punching") {
         return Ok(());
     }
-    let cell = measure_pair([NatKind::Symmetric; 2], 1)?;
+    let mut cell = measure_pair([NatKind::Symmetric; 2], 1)?;
+    if cell.failures.keys().all(|result| is_accidental(result)) {
+        ensure!(cell.tunnels_up == 0, "{cell:?}");
+        cell = measure_pair([NatKind::Symmetric; 2], 1)?;
+    }
     ensure!(cell.tunnels_up == 0, "{cell:?}");
     ensure!(
         cell.failures == [("endpoint_dependent_nat".to_owned(), 1)].into(),

@@ -22,7 +22,7 @@ const HIDDEN: [usize; 2] = [PUBLIC_NODES, PUBLIC_NODES + 1];
 /// Tunnels that each node dials: the hidden ones have room for one beside those to the nodes on the internet.
 const TUNNELS_TO_DIAL: u16 = 3;
 /// Longest wait for the result of an attempt: the node with the higher prefix may be the one that has room.
-const RESULT_TIMEOUT: Duration = Duration::from_secs(45);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(90);
 /// The metric of results.
 const METRIC: &str = "warren_hole_punches_total";
 /// Results of attempts in which a path was opened and no tunnel came up.
@@ -136,7 +136,10 @@ fn try_once(lab: &Lab) -> Result<Result<Duration, String>> {
     let early = || nodes.iter().find_map(|node| failure(node, &EARLY_FAILURES));
     let outcome = outcome.or_else(|| early().map(Err));
     let log = || nodes.map(|node| node.log_tail(10)).join("---");
-    let outcome = outcome.with_context(|| format!("no attempt within 45 s: {}", log()))?;
+    let outcome = outcome.with_context(|| {
+        let seconds = RESULT_TIMEOUT.as_secs();
+        format!("no attempt within {seconds} s: {}", log())
+    })?;
     progress(format!("{outcome:?}"));
     // Others would take a node that was killed for a living one for a while.
     thread::scope(|scope| {
