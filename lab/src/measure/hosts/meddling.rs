@@ -17,8 +17,8 @@ const IPV4_RANGE: &str = "10.42.0.0/16";
 /// Longest wait until all nodes have IPv4, for which their babelds restart one after the other.
 const IPV4_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Longest wait until babeld has received enough hellos on a link for its least cost.
-const COST_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest wait until babeld has received enough hellos on a link for its least cost: a minute, and another one for each that is lost.
+const COST_TIMEOUT: Duration = Duration::from_secs(180);
 /// A document of the node may still show for three seconds what was before a change.
 const MAX_DOCUMENT_AGE: Duration = Duration::from_secs(4);
 /// How often a route is deleted that babeld adds again before the node does.
