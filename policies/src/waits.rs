@@ -123,7 +123,8 @@ fn overdue(tunnel: &TunnelReading, now: Uptime) -> Option<OverdueTunnel> {
         Phase::Up => return None,
         Phase::Connecting => match tunnel.role() {
             Role::Dialled => of(Wait::Connecting, CloseReason::DialFailed),
-            Role::Accepted => (Wait::Connecting, ACCEPTING_LIMIT, CloseReason::PeerDead),
+            // The peer lives: it has come this far, and nobody has to look for it.
+            Role::Accepted => (Wait::Connecting, ACCEPTING_LIMIT, CloseReason::DialFailed),
         },
         Phase::Draining { reason } => of(Wait::Draining, reason),
         Phase::Closing => of(Wait::Closing, CloseReason::ProcessDied),
@@ -196,7 +197,7 @@ mod tests {
         let mut overdue = OverdueTunnels::default();
         assert_eq!(overdue.take(&accepted, Uptime::from_secs(129)), []);
         let closed = overdue.take(&accepted, Uptime::from_secs(130));
-        let reason = CloseReason::PeerDead;
+        let reason = CloseReason::DialFailed;
         assert_eq!(closed[0].close, Order::Close { slot, reason });
     }
 
