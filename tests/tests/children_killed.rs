@@ -66,8 +66,8 @@ fn check_recovery(
     Ok(())
 }
 
-/// The losses of each second, the paths of the pair with the longest gap before the fault and now, and the logs of its two nodes and of
-/// the victim.
+/// The losses of each second, and what concerns the pair with the longest gap.
+/// These are its paths before the fault and now, and the logs of its two nodes and of the victim.
 fn explain_gap(
     (lab, before): (&Lab, &KernelRoutes),
     pinger: &Pinger,

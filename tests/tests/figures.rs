@@ -14,8 +14,8 @@ use std::time::Duration;
 const FLOOD: usize = 6_000;
 /// For how long figures are compared in a fault.
 const FAULT_SPAN: Duration = Duration::from_secs(8);
-/// Longest wait until a node that was disconnected is not ready: it gives its last tunnel up after up to 4.7 s, and tests run beside
-/// each other.
+/// Longest wait until a node that was disconnected is not ready.
+/// It gives its last tunnel up after 4.7 s at most, and another test runs beside this one.
 const NOT_READY_TIMEOUT: Duration = Duration::from_secs(8);
 /// Nodes of the network whose figures are compared in a fault, and the node that is disconnected.
 const NODES: usize = 3;

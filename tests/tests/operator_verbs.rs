@@ -141,8 +141,8 @@ fn newest_event(node: &Node) -> Result<u64> {
     Ok(printed_events(node)?.last().context("no event")?.number)
 }
 
-/// A tunnel that a node of the network dialled, and that is up and no duplicate. The node could dial another node instead of the
-/// tunnel's peer.
+/// A tunnel that a node of the network dialled, and that is up and no duplicate.
+/// The node has another one to dial beside the peer of this tunnel.
 fn dialled_tunnel(lab: &Lab) -> Result<(&Node, TunnelEntry)> {
     let find = || {
         lab.nodes().iter().find_map(|node| {

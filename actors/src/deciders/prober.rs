@@ -174,8 +174,8 @@ impl Prober {
         }
         let mut suspects = Vec::new();
         for (slot, tunnel) in &mut self.tunnels {
-            // A client that connects again takes the slot over before the next reading says so. Its tunnel must not be
-            // closed because the one before it fell silent.
+            // A client that connects again takes the slot over before the next reading says so. Nobody is to suspect its
+            // node because the tunnel before it fell silent.
             if !tunnel.is_in(&self.table.borrow(), *slot) {
                 continue;
             }

@@ -204,8 +204,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Waits until these alerts are silent, injects a fault that lasts until [`Watch::end`], and waits until all of them have reached
-    /// Alertmanager.
+    /// Waits until these alerts are silent, and injects a fault that lasts until [`Watch::end`].
+    /// Then waits until all of them have reached Alertmanager.
     fn fire(
         &mut self,
         fault: &'static str,
